@@ -86,7 +86,7 @@ export class PrefixStore {
     }
   }
 
-  /** Finds the place of a prefix, or the one for adding it. */
+  /** Finds the place of a prefix, or the place to add it. */
   #place(address: Uint32Array, length: number): number {
     const words = this.#words;
     const mask = this.#lengths.length - 1;

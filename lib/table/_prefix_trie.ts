@@ -69,7 +69,7 @@ export class PrefixTrie {
     return entry & MAX_NUMBER;
   }
 
-  /** Adds a prefix, or changes the number of a present one if not `isNew`. */
+  /** Adds a prefix or, unless `isNew`, changes the number of an existing one. */
   set(address: Uint32Array, length: number, number: number, isNew: boolean): void {
     const entry = length << NUMBER_BITS | number;
     const root = this.#root;
@@ -82,7 +82,7 @@ export class PrefixTrie {
     for (let i = first; i < end; i++) root[i] = this.#filled(root[i]!, ROOT_BITS, length, entry);
   }
 
-  /** Removes a prefix; its addresses get number and length of the next shorter one, or 0 and 0. */
+  /** Removes a prefix; `number` and `shorter` are those of the next shorter prefix, 0 and 0 for none. */
   delete(address: Uint32Array, length: number, number: number, shorter: number): void {
     const entry = shorter << NUMBER_BITS | number;
     const root = this.#root;
@@ -151,7 +151,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, --uses);
   }
 
-  /** Returns an entry below a prefix that is set; longer prefixes stay. */
+  /** Returns the new entry for addresses of a prefix that is set; longer prefixes stay. */
   #filled(before: number, depth: number, length: number, entry: number): number {
     if (before >= 0) return before >>> NUMBER_BITS <= length ? entry : before;
     const entries = this.#expand(before, depth);
@@ -161,7 +161,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, this.#memory[~before + USES]!);
   }
 
-  /** Returns an entry below a prefix that is removed, the only one of its length here. */
+  /** Returns the new entry for addresses of a prefix that is removed; results of this length are its own. */
   #refilled(before: number, depth: number, length: number, entry: number): number {
     if (before >= 0) return before !== 0 && before >>> NUMBER_BITS === length ? entry : before;
     const entries = this.#expand(before, depth);
@@ -242,11 +242,11 @@ export class PrefixTrie {
   }
 }
 
-/** Returns the offset of a digit's entry: the number of runs that begin up to the digit, from the first entry. */
+/** Returns the offset of a digit's entry, by counting the runs that begin at or before the digit. */
 function placeOf(memory: Int32Array, block: number, digit: number): number {
   const word = digit >>> 5;
   const before = memory[block + COUNTS + (word >>> 2)]! >>> ((word & 3) << 3) & 255;
-  // Includes the digit's own bit. JavaScript takes the last bit's shift count of 32 as 0.
+  // Includes the digit's own bit. For the last bit of a word, `2 << 31` is 0, and the mask has all bits.
   return block + RUNS - 1 + before + countBits(memory[block + word]! & (2 << (digit & 31)) - 1);
 }
 

@@ -3,7 +3,7 @@
 import type { FlowKey } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 
-/** Keys with a number each, the index for arrays of the caller, and a reference count. */
+/** Numbered, reference-counted keys; the numbers are indexes for arrays of the caller. */
 export class CountedKeys {
   readonly #table: FlowTable;
   readonly #counts: Uint32Array;
@@ -41,7 +41,7 @@ export class CountedKeys {
     this.#counts[number]!++;
   }
 
-  /** Adds a key, or 1 to its count; returns its number. */
+  /** Adds a key with a count of 1, or increments its count; returns its number. */
   take(key: FlowKey): number {
     const number = this.find(key);
     if (number < 0) return this.add(key);

@@ -37,12 +37,11 @@ export const FlowKind = {
 export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
 
 /**
- * Key of a flow in one direction, made once and filled for each packet. ICMP queries and replies have their identifier as
- * both ports, so a reversed request is its reply; protocols without ports have zeros. IPv6 extension headers are walked,
- * also in a packet that an ICMP error quotes.
+ * Key of a flow in one direction, created once and filled for each packet. The identifier of an ICMP query or reply stands
+ * for both ports; protocols without ports have zeros. IPv6 extension headers are skipped, also in quoted packets.
  *
- * **Limits**: an error about a later fragment, or without the quoted ports, has no flow. An error about a packet with
- * Routing header segments left (RFC 8200 section 4.4) gives the flow to the next of these addresses.
+ * **Limits**: an error about a later fragment, or without the quoted ports, has no flow. In an error about a packet
+ * with Routing header segments left (RFC 8200 section 4.4), the destination is the next segment, not the last.
  *
  * **Fields that can be set**: `srcPort` and `dstPort` (16 bits).
  *
@@ -134,7 +133,7 @@ export class FlowKey {
     return FlowKind.Packet;
   }
 
-  /** Reads the flow of the packet that an ICMP error quotes; returns `false` if it has none, or quotes no packet. */
+  /** Reads the flow of the packet that an ICMP error quotes; returns `false` if there is no such packet or flow. */
   readQuoted(icmp: Icmpv4 | Icmpv6): boolean {
     const { packet: { view } } = icmp;
     const { quoted } = this;
@@ -153,7 +152,7 @@ export class FlowKey {
     return true;
   }
 
-  /** Changes it to the key of the opposite direction. */
+  /** Reverses the direction. */
   reverse(): void {
     const { words, length } = this;
     const addressWords = length - 2 >> 1;

@@ -10,15 +10,12 @@ const ATTEMPT = "create a flow table";
 const CAPACITY = 65_536;
 /** No flow, in the index and in the lists. */
 const NONE = -1;
-/** Key that is read back from the table. */
+/** Reused for keys that are read back from the table. */
 const scratch = new FlowKey();
 
 /** Options for {@linkcode FlowTable}. */
 export interface FlowTableOptions {
-  /**
-   * Idle times after which flows are removed (milliseconds), by state. States are numbers of the caller, from 0; flows in
-   * lower states are evicted first.
-   */
+  /** Idle times after which flows are removed (milliseconds), by state. The caller numbers states from 0. */
   readonly timeouts: readonly number[];
   /**
    * Eviction priorities by state: the lowest is evicted first, and of equal ones the longest idle flow.
@@ -27,7 +24,7 @@ export interface FlowTableOptions {
   readonly evictionPriorities?: readonly number[];
   /** Maximum number of flows, up to 2^24. @default {65536} */
   readonly capacity?: number;
-  /** Receives the number of each flow before it is removed, for any reason but {@linkcode FlowTable.clear}. */
+  /** Called with the number of a flow before it is removed, except by {@linkcode FlowTable.clear}. */
   readonly forget?: (flow: number) => void;
   /** Key of the hash (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
@@ -42,8 +39,8 @@ const NAMES: OptionKinds<FlowTableOptions> = {
 };
 
 /**
- * Flows by key. A flow has a number below {@linkcode FlowTable.capacity}, the index for arrays of the caller; a state with
- * a timeout; and the time of its last packet. A full table evicts the longest idle flow of the lowest eviction priority.
+ * Flows by key. A flow has a number below {@linkcode FlowTable.capacity}, which can index arrays of the caller; a state
+ * with a timeout; and the time of its last packet. A full table evicts the longest idle flow of the lowest eviction priority.
  * Only the constructor allocates: 90 bytes per flow.
  *
  * @example Counting packets by flow
@@ -208,7 +205,7 @@ export class FlowTable {
     return flow < this.capacity ? flow : NONE;
   }
 
-  /** Returns the flow of the same state with the next later packet; -1 for none. */
+  /** Returns the flow that is next in its state, from the longest idle one on; -1 for none. */
   newerThan(flow: number): number {
     const newer = this.#newer[flow]!;
     return newer < this.capacity ? newer : NONE;
@@ -288,7 +285,7 @@ export class FlowTable {
     return sipHash(key.words, key.length, this.#key0, this.#key1);
   }
 
-  /** Finds the place of a key in the index, or the one for adding it. */
+  /** Finds the place of a key in the index, or the place to add it. */
   #place(key: FlowKey, hash: number): number {
     const index = this.#index;
     let place = hash & this.#mask;

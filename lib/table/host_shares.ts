@@ -1,13 +1,13 @@
-/** Fair sharing by quota, for NAT: flows of a host beyond its fixed share of ports or flows are evicted first. */
+/** Fixed shares of a NAT's ports or flows for each host: flows beyond a host's share are evicted first. */
 
 import { CountedKeys } from "./counted_keys.ts";
 import type { FlowKey } from "./flow_key.ts";
 
 // Implementation
-/** Divisor of a host's share: one eighth of the flows or ports. */
+/** A host's share is one eighth of the flows or ports. */
 const SHARE = 8;
 
-/** Numbers of flows that hosts have within their shares. */
+/** Counts of the flows that hosts have within their shares. */
 export class HostShares extends CountedKeys {
   readonly #share: number;
 
@@ -15,7 +15,7 @@ export class HostShares extends CountedKeys {
    * Creates shares of `room` flows or ports.
    *
    * @param capacity Maximum number of flows.
-   * @param times Factor of the shares, such as for a whole network instead of a host.
+   * @param times Factor of the shares, above 1 for networks of several hosts.
    */
   constructor(room: number, capacity: number, times = 1) {
     // A flow is counted before the one that it replaces is removed.

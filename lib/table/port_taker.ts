@@ -4,7 +4,7 @@ import type { FlowTable } from "./flow_table.ts";
 import type { PortPool } from "./port_pool.ts";
 
 // Implementation
-/** Maximum number of flows of each state that are evicted for one port, and that are considered. */
+/** Maximum number of flows to evict for one port, and to consider, in each state. */
 const MAX_EVICTIONS = 16;
 const MAX_CANDIDATES = 256;
 
@@ -16,7 +16,7 @@ export interface NatPorts {
   readonly pools: readonly PortPool[];
   /** States of flows that may be evicted for their port, in order of eviction. */
   readonly givesPort: readonly number[];
-  /** Lowest state of flows within their host's share: a surplus flow does not evict them. */
+  /** Lowest state of flows within their host's share, which a surplus flow does not evict. */
   readonly firstWithinShare: number;
   /** Returns the number of the pool of a flow's port; -1 for none. */
   readonly poolOf: (flow: number) => number;
@@ -25,8 +25,8 @@ export interface NatPorts {
 }
 
 /**
- * Takes a port of a pool: the inside port if it is free (RFC 4787 section 4.2.1), else a similar one, for which the
- * longest idle flows are evicted if none is free. Returns -1 for none.
+ * Takes a port of a pool: the inside port if it is free (RFC 4787 section 4.2.1), otherwise a similar one. If no
+ * port is free, evicts the longest idle flows. Returns -1 for none.
  *
  * @param isSurplus The new flow is beyond its host's share.
  */

@@ -171,7 +171,7 @@ export class RouteTable<Value> {
     }
   }
 
-  /** Returns all routes, for {@linkcode RouteTable.restore}; JSON can hold them if it can hold the values. */
+  /** Returns all routes, for {@linkcode RouteTable.restore}; they fit JSON if the values do. */
   save(): unknown {
     return { format: FORMAT, routes: Array.from(this, ([prefix, value]) => [formatCidr(prefix), value]) };
   }

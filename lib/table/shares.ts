@@ -46,7 +46,7 @@ export class Shares {
     this.#newer = new Int32Array(capacity).fill(NONE);
   }
 
-  /** Returns the holder of the address, of an IP version, in words from index `first`. */
+  /** Returns the holder of the IPv4 or IPv6 address in `words` from index `first` on. */
   holderIn(words: Uint32Array, first: number, version: number, group = 0): number {
     this.#network[0] = words[first]!;
     if (version === 6) this.#network[1] = words[first + 1]!;
@@ -90,7 +90,7 @@ export class Shares {
     return this.#counts.length;
   }
 
-  /** Returns the holder in a group with the highest count of entries, or in `counts`; -1 if all are 0. */
+  /** Returns the holder of a group with the most entries, or with the highest number in `counts`; -1 if all are 0. */
   largest(group = 0, counts: Int32Array = this.#counts): number {
     let found = NONE;
     let max = 0;

@@ -1,4 +1,4 @@
-/** Division of a NAT's ports among workers, and the life of the flows on each: start, restoration and expiry. */
+/** Divides a NAT's ports among workers; starts, restores and expires the flows of each worker. */
 
 import type { Packet } from "../core/packet.ts";
 import { type Direction, SINGLE_WORKER, type StageContext, type WorkerPlace } from "../core/stage.ts";
@@ -7,7 +7,7 @@ import { type Direction, SINGLE_WORKER, type StageContext, type WorkerPlace } fr
 /** Interval between searches for idle flows, as long as there are flows (ms). */
 const EXPIRY_INTERVAL = 1000;
 
-/** Tells whether a worker owns a port; the same one owns an even port and the next, so that a NAT can keep parity. */
+/** Tells whether a worker owns a port. An even port and the next one have the same owner: a NAT can keep the parity. */
 export function ownsPort(port: number, worker: WorkerPlace): boolean {
   return portOwner(port, worker) === worker.index;
 }
