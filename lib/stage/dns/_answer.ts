@@ -99,7 +99,7 @@ export class Answer {
     return word(this.bytes, FLAGS) & RCODE;
   }
 
-  /** Memory that it takes besides its message, including a layout that it may get (bytes). */
+  /** Memory besides the message, including that of a layout (bytes). */
   get overhead(): number {
     let bytes = this.#times.length * (this.bytes.length > ALWAYS_FITS ? 6 : 2);
     for (const name of this.aliases) bytes += name.length;
@@ -134,7 +134,7 @@ export class Answer {
       if (type === Type.Opt) {
         // Records after it are additional and dispensable; few servers send any.
         if (i < answers + authorities) return undefined;
-        // Extended codes (BADVERS, BADCOOKIE) concern the upstream and us alone.
+        // Extended codes (BADVERS, BADCOOKIE) concern only our exchange with the upstream.
         if (message[at + 4] !== 0) return undefined;
         keptCount = i;
         break;
@@ -183,7 +183,7 @@ export class Answer {
     let at = HEADER + question.rawLength;
     for (const part of parts) {
       if (at + part.length > bytes.length) {
-        // The answer exceeds a DNS message.
+        // The answer is longer than a DNS message may be.
         setWord(bytes, FLAGS, word(bytes, FLAGS) | TRUNCATED);
         break;
       }
@@ -231,8 +231,8 @@ export class Answer {
   }
 
   /**
-   * Writes the part from {@linkcode Answer.choose} with the client's id, case and EDNS, and returns its length. TTLs are
-   * reduced by `age` seconds, or all set to `ttl` unless that is negative.
+   * Writes the part from {@linkcode Answer.choose} with the client's id, case and EDNS, and returns its length. If `ttl`
+   * is negative, TTLs are reduced by `age` seconds; otherwise all are `ttl`.
    */
   write(question: Question, part: Part, bytes: Uint8Array, start: number, age: number, ttl: number): number {
     const stored = this.bytes;
@@ -242,7 +242,7 @@ export class Answer {
     const storedFlags = word(stored, FLAGS);
     let flags = storedFlags & (RESPONSE | AUTHORITATIVE | TRUNCATED | RCODE) | RECURSION_AVAILABLE;
     flags |= question.flags & (RECURSION_DESIRED | CHECKING_DISABLED);
-    // RFC 6840 section 5.8: AD is for clients that set it, or DO.
+    // RFC 6840 section 5.8: only clients that set AD or DO get AD.
     if ((question.flags & AUTHENTIC) !== 0 || question.dnssecOk) flags |= storedFlags & AUTHENTIC;
     setWord(bytes, start, question.id);
     setWord(bytes, start + FLAGS, flags);
@@ -275,7 +275,7 @@ export class Answer {
   }
 }
 
-/** Places where a long answer may end: after each record that completes all RRsets before it. */
+/** Places where a long answer may end: those that split no RRset. */
 class Layout {
   /** Bytes before each place. */
   readonly ends: Uint16Array;

@@ -13,7 +13,7 @@ import { HEADER, Question, Rcode } from "./_message.ts";
 // Implementation
 /** Approximate memory of an entry's objects besides key and message (bytes). */
 const ENTRY_BYTES = 250;
-/** Number of shares, for positive and for negative answers each; owners with the same hash have one in common. */
+/** Number of shares of positive answers, and of negative ones; owners with the same hash have the same share. */
 const SHARES = 32;
 const NAMES: OptionKinds<DnsCacheOptions> = {
   entries: "number",
@@ -164,8 +164,8 @@ export class Cache {
   }
 
   /**
-   * Parses the result of {@linkcode Cache.save}; the returned function replaces the contents by it. The limits of these
-   * options apply.
+   * Parses the result of {@linkcode Cache.save}; returns a function that replaces the contents, within the limits
+   * of these options.
    *
    * @throws {TypeError} for any other value.
    */

@@ -43,7 +43,7 @@ const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
 const WAITING = 512;
 const CONNECTIONS = 256;
-/** RFC 7766 section 6.2.3: a few seconds (milliseconds). */
+/** RFC 7766 section 6.2.3 recommends a few seconds (milliseconds). */
 const IDLE_TIMEOUT = 10_000;
 const MAX_PLACES = 65_536;
 
@@ -66,7 +66,7 @@ export interface CheckedOptions {
 }
 
 /**
- * Checks all options but those that records, block lists, `fakeIp`, special names and the cache check themselves.
+ * Checks the options, except those that records, block lists, `fakeIp`, special names and the cache check.
  *
  * @throws what the constructor of {@linkcode DnsResolver} throws.
  */

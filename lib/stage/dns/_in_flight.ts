@@ -19,7 +19,7 @@ import type { DnsCounters, DnsUpstream } from "./resolver_options.ts";
 /** Time for which a failed question is not asked again (milliseconds; RFC 9520 section 3.2: at least a second). */
 const FAILURE_TIME = 1000;
 const MAX_FAILURES = 1000;
-/** Time that a question keeps its place against clients with as many (milliseconds). */
+/** Minimum time that a question keeps its place while no client has many (milliseconds). */
 const MIN_WAIT = 50;
 /** Time for which an upstream that refused EDNS gets queries without it (milliseconds). */
 const PLAIN_TIME = 600_000;
@@ -88,7 +88,7 @@ export class InFlight {
     return now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
   }
 
-  /** Asks a question for a client; returns `undefined` if it has no place for it, or after `close()`. */
+  /** Asks a question for a client; returns `undefined` if no place is free for it, or after `close()`. */
   ask(
     key: string,
     question: Question,
@@ -107,7 +107,7 @@ export class InFlight {
     return pending;
   }
 
-  /** Holds a query until its question is answered; returns false if it has no place for it. */
+  /** Holds a query until its question is answered; returns false if no place is free for it. */
   wait(pending: Pending, query: Query, context: StageContext): boolean {
     if (!this.#makeRoomForQuery(query.source, context)) return false;
     this.#waiting++;
@@ -265,7 +265,7 @@ export class InFlight {
     return now - since >= MIN_WAIT ? oldest : undefined;
   }
 
-  /** Frees a question's place, or counts it for another client that waits for it and has fewer. */
+  /** Counts a question for another client that waits for it and has fewer, if any; otherwise gives it up. */
   #displace(pending: Pending, owner: Source, context: StageContext): void {
     for (const query of pending.waiting) {
       const other = this.#sources.get(query.source)!;

@@ -138,7 +138,7 @@ export class Question {
     return this.type === Type.Axfr || this.type === Type.Ixfr ? Rcode.Refused : Rcode.NoError;
   }
 
-  /** Copies a question with another name in lower case. */
+  /** Copies a question, but with this name in lower case. */
   follow(from: Question, name: Uint8Array): void {
     this.name.set(name);
     this.raw.set(name);

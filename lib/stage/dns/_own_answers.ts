@@ -50,8 +50,8 @@ export class BlockedNames {
   }
 
   /**
-   * Returns the replacement for an answer that leads to a blocked name; `undefined` for other answers, and if the name
-   * itself is allowed.
+   * Returns the replacement for an answer that leads to a blocked name; `undefined` for other answers, and if the
+   * name in the question is allowed.
    */
   findAlias(question: Question, { aliases }: Answer): Answer | undefined {
     for (const name of aliases) {

@@ -19,7 +19,7 @@ export class Pending {
   deadline = 0;
   /** Last error response of an upstream. */
   error: Answer | undefined;
-  /** True if a response or a failure has arrived that was not taken yet. */
+  /** True if a response or a failure has arrived and not been taken yet. */
   hasArrived = false;
   /** True if the upstream refused EDNS and was asked again without it. */
   isAskedAgain = false;
@@ -64,7 +64,7 @@ export class Pending {
     this.#exchange(withEdns, controller.signal).then(take, () => take(undefined));
   }
 
-  /** Sends it again without EDNS if the upstream refuses that (RFC 6891 section 7). */
+  /** Sends the query; if the upstream refuses EDNS, sends it again without (RFC 6891 section 7). */
   async #exchange(withEdns: boolean, signal: AbortSignal): Promise<unknown> {
     const upstream = this.upstream!;
     const message: unknown = await upstream.query(this.#question.toUpstream(withEdns), signal);

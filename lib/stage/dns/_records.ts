@@ -100,7 +100,7 @@ export class Records {
       if (found.length > 0) return { rcode: Rcode.NoError, records, soa: undefined, target: undefined };
       const alias = node.get(Type.Cname)?.[0];
       if (alias === undefined) return { rcode: Rcode.NoError, records, soa, target: undefined };
-      // A chain of aliases that is too long or a loop.
+      // The chain of aliases is too long, or a loop.
       if (aliases === MAX_ALIASES) {
         return { rcode: Rcode.ServFail, records: [], soa: undefined, target: undefined };
       }

@@ -23,7 +23,7 @@ const INITIAL_TIMEOUT = 1000;
 const SAFE_SEGMENT_SIZE = { 4: 536, 6: 1220 } as const;
 
 // Implementation
-/** Minimum retransmission timeout; below RFC 6298's second, as in other stacks (milliseconds). */
+/** Minimum retransmission timeout (milliseconds): RFC 6298 has a second, other stacks less. */
 const MIN_TIMEOUT = 300;
 const MAX_TIMEOUT = 10_000;
 /** Consecutive timeouts after which segments shrink to the safe size (RFC 8899). */

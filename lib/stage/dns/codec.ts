@@ -13,7 +13,7 @@ const MAX_MESSAGE = 0xffff;
 // Implementation
 /** Maximum records of a message; with the longest names, the library takes 6 ms for them. */
 const MAX_RECORDS = 256;
-/** Class of the library's buffers, a `Uint8Array` with methods, which it also needs as input. */
+/** Class of the library's buffers, a `Uint8Array` with more methods; the library accepts no other input. */
 const LibraryBytes = dnsPacket.encode({}).constructor as unknown as {
   from(memory: ArrayBufferLike, start: number, length: number): Uint8Array;
 };

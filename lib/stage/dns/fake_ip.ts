@@ -234,7 +234,7 @@ export class FakeIp {
     return ip.version === 4 ? this.nameOfIpv4(ip.src) : this.nameOfIpv6(ip.src);
   }
 
-  /** Sets the current time (monotonic milliseconds), by which hold times end. For the resolver, at each breath. */
+  /** Sets the current time (monotonic milliseconds), which ends hold times. For the resolver, at each breath. */
   advance(now: number): void {
     this.#uses.advance(now);
   }

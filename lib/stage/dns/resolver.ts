@@ -38,7 +38,7 @@ const STALE_TTL = 30;
 // Implementation
 /** In place of a TTL: the records of the answer keep theirs. */
 const OWN_TTLS = -1;
-/** Maximum interval of ticks while the cache holds answers, whose age `save` computes (milliseconds). */
+/** Maximum interval of ticks while the cache holds answers: `save` takes their age from the last tick (milliseconds). */
 const CLOCK = 1000;
 /** Remaining share of an answer's lifetime below which a query prefetches it. */
 const PREFETCH_PART = 0.1;

@@ -34,8 +34,8 @@ export interface DnsResolverOptions {
   /**
    * Local records: lines of the form `NAME [TTL] TYPE DATA`, or objects. Lines take the types A, AAAA, CAA, CNAME, MX, NS,
    * PTR, SRV and TXT; the TTL defaults to 60 s. `*.NAME` matches all names below that have no records (RFC 4592). A and
-   * AAAA records imply the PTR record of their address. The resolver is authoritative for each name: it has no records of
-   * other types. @default {[]}
+   * AAAA records imply the PTR record of their address. The resolver is authoritative for these names: other types have
+   * no records. @default {[]}
    */
   records?: string | Iterable<string | DnsRecord>;
   /** Domains for which the resolver is authoritative: names without `records` do not exist. @default {[]} */
