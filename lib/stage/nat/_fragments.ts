@@ -1,4 +1,4 @@
-/** Translations of later fragments, which have no ports, from their first fragments. */
+/** Translations of first fragments, for later ones, which have no ports. */
 
 import * as field from "../../wire/header_fields.ts";
 import type { Direction, Packet } from "../../core/mod.ts";

@@ -129,7 +129,7 @@ export class NaptTable {
     this.#mapping = new Int32Array(capacity);
     this.#contact = new Int32Array(capacity);
     this.#host = new Int32Array(capacity);
-    // A new session takes its mapping and contact before another one is evicted: hence one more.
+    // One more, because a new session takes its mapping and contact before it evicts another.
     this.#mappings = new CountedKeys(capacity + 1);
     this.insideAddress = new Uint32Array(capacity + 1);
     this.insidePort = new Uint16Array(capacity + 1);
@@ -219,7 +219,7 @@ export class NaptTable {
     return mapping < 0 ? NONE : this.#mappingAt[mapping]!;
   }
 
-  /** Tells whether an inside endpoint has a flow with this address; always `true` if the filter does not ask. */
+  /** Tells whether an inside endpoint has a flow with this address; always `true` for a filter that admits any address. */
   knows(inside: number, port: number, remote: number): boolean {
     if (this.#contacts === undefined) return true;
     return this.#contacts.find(this.#contactKey(inside, port, remote)) >= 0;

@@ -24,7 +24,7 @@ export class Ports {
   /** ICMP type. */
   type = 0;
 
-  /** Reads a TCP, UDP or ICMP packet; returns whether its header is complete and its length field right. */
+  /** Reads a TCP, UDP or ICMP packet; returns whether its header is complete and its length field valid. */
   read(ip: Ipv4): boolean {
     const { bytes, view } = ip.packet;
     const start = ip.payloadOffset;

@@ -1,4 +1,4 @@
-/** Packets that ICMP errors quote: their check, and the translation of IPv4 ones with all checksums over them. */
+/** Checks packets that ICMP errors quote, and translates IPv4 ones with all checksums over them. */
 
 import * as field from "../../wire/header_fields.ts";
 import { adjust, difference, difference32 } from "../../core/checksum.ts";

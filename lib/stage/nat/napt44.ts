@@ -33,8 +33,8 @@ import { isQuery, isReply } from "../../wire/icmp_query.ts";
  * **Outbound**: rewrites the source of TCP, UDP and ICMP queries from `inside`; keeps the port if it is free. Hairpins.
  * **Inbound**: rewrites the destination back if the filter admits the sender; other destinations pass (`unmatched`).
  * **Options**: {@linkcode Napt44Options}. **Counters**: `flows`, `mappings`. **Drops**: {@linkcode NaptDrop}.
- * **Memory**: 1.5 MiB per outside address, up to 0.9 KiB per flow of `capacity`; a full table evicts flows, those of hosts
- * beyond their share first, the longest idle first.
+ * **Memory**: 1.5 MiB per outside address, up to 0.9 KiB per flow of `capacity`; a full table evicts the longest idle flow,
+ * first those of hosts beyond their share.
  * **Workers**: worker `(port >>> 1) % count` owns an inside port; packets that reach another worker are handed over.
  * **Limits**: no GRE, ESP or SCTP; no ALGs (FTP, SIP); at most 64 early fragments wait, for one second. Inbound ICMP
  * queries are dropped, including those to the NAT's own address. Spoofed inside sources from outside pass: add a firewall.
@@ -204,7 +204,7 @@ export class Napt44 implements Stage {
     return true;
   }
 
-  /** Translates the destination, an outside address, of a packet; returns whether it goes on from here. */
+  /** Translates the destination of a packet to an outside address; returns whether it goes on from here. */
   #translateInbound(packet: Packet, ip: Ipv4, address: number, context: StageContext): boolean {
     const { protocol } = ip;
     if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Inbound, context);

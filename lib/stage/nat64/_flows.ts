@@ -152,7 +152,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
       capacity,
       forget: (session) => this.#forget(session),
     });
-    // A new session takes its binding and contact before another one is evicted: hence one more.
+    // One more, because a new session takes its binding and contact before it evicts another.
     this.#bindings = new CountedKeys(capacity + 1);
     this.#contacts = new CountedKeys(capacity + 1);
     this.#bindingOf = new Int32Array(capacity);
@@ -261,7 +261,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     }
     const seen = this.#tcp[session]!;
     if ((seen & CLOSED) === CLOSED) {
-      // A new connection on the same ports; by the RFC it would expire with the old one's timer.
+      // A new connection on the same ports. The RFC would let it expire with the old one's timer.
       if ((flags & Tcp.Syn) === 0) return;
       this.#tcp[session] = fromInside ? V6_INIT : V4_INIT;
       return this.sessions.touch(session, now);

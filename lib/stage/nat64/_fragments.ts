@@ -1,4 +1,4 @@
-/** Translated addresses of later fragments, which have no ports, from their first fragments. */
+/** Translated addresses of first fragments, for later ones, which have no ports. */
 
 import * as field from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";

@@ -38,9 +38,9 @@ const {
 } = field;
 
 /**
- * Translates an IPv6 packet to IPv4 with other addresses; `id` is for packets that routers may fragment. Returns the
- * reason why it cannot, and the packet must then be dropped. A right checksum stays right and a wrong one wrong;
- * super-packets and partial checksums stay what they are. The hop limit is kept.
+ * Translates an IPv6 packet to IPv4 with these addresses; `id` is for packets that routers may fragment. Returns a reason
+ * if it cannot, and the packet must be dropped. Wrong checksums stay wrong, partial ones partial; super-packets stay
+ * super-packets. The hop limit is kept.
  *
  * An ICMP error is truncated to 576 bytes (RFC 1812 section 4.3.2.3) and keeps its extensions (RFC 4884), unless they are
  * longer than 420 bytes or do not fit the slot.

@@ -53,7 +53,7 @@ const LOOSE_SOURCE_ROUTE = 131;
 const STRICT_SOURCE_ROUTE = 137;
 
 /**
- * Translates an IPv4 packet to IPv6 with other addresses, as `toIpv4` does. A UDP packet without a checksum gets
+ * Translates an IPv4 packet to IPv6 with these addresses, as `toIpv4` does. A UDP packet without a checksum gets
  * one. A packet that routers may fragment gets a Fragment header if it becomes longer than 1280 bytes: it must then be
  * fragmented (RFC 7915 section 4.1). The time to live is kept.
  *

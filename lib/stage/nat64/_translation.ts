@@ -5,7 +5,7 @@
  *     │ IPv4 │ options │ upper layer ...         ─► toIpv6 ─►   │ IPv6 │ fragment │ upper layer ...
  *
  * The upper layer stays in place, and new headers are written in front of it. The same holds for the packet that an ICMP
- * error quotes, in front of which the ICMP header moves as well.
+ * error quotes; the ICMP header in front of it moves as well.
  */
 
 import { fold } from "../../core/fold.ts";

@@ -61,7 +61,7 @@ const VERSION = 2;
  * NAT64: inside IPv6 hosts reach IPv4 hosts through a few outside IPv4 addresses (RFC 6146), with endpoint-independent
  * mapping.
  *
- * **Outbound**: translates TCP, UDP and ICMP echo requests to the prefix to IPv4; keeps the port if it is free. Hairpins.
+ * **Outbound**: translates packets to the prefix (TCP, UDP, ICMP echo requests); keeps the port if it is free. Hairpins.
  * **Inbound**: translates back to IPv6 if the filter admits the sender, and fragments to 1280 bytes; other packets pass.
  * **Options**: {@linkcode Nat64Options}. **Counters**: `flows`, `bindings`. **Drops**: {@linkcode Nat64Drop},
  * {@linkcode Untranslatable}.
@@ -147,7 +147,7 @@ export class Nat64 implements Stage {
     return { flows: this.flows, bindings: this.bindings };
   }
 
-  /** Translates packets to the prefix to IPv4. */
+  /** Translates packets to the prefix. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#worker.begin(context);
     const { packets, length } = batch;
@@ -172,7 +172,7 @@ export class Nat64 implements Stage {
     }
   }
 
-  /** Translates packets to an outside address to IPv6. */
+  /** Translates packets to an outside address. */
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#worker.begin(context);
     const { packets, length } = batch;
