@@ -10,7 +10,7 @@ const LISTENER_HOP_LIMIT = 1;
 /** RFC 4861 section 6.1: no router has forwarded it. */
 const NEIGHBOR_HOP_LIMIT = 255;
 
-/** Tells whether a packet comes from a neighbor by its hop limit and type, so no router has forwarded it. */
+/** Tells, by hop limit and type, whether a packet comes from a neighbor and no router has forwarded it. */
 export function isNeighborMessage(packet: Packet, ip: Ip, direction: Direction): boolean {
   if (ip.version === 4 || ip.protocol !== Protocol.Icmpv6 || ip.isFragment) return false;
   const { bytes } = packet;

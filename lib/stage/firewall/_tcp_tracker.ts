@@ -97,7 +97,7 @@ export class TcpTracker {
       kind === Tcp.Rst || kind === (Tcp.Rst | Tcp.Ack);
   }
 
-  /** Tells whether the segment read last may open a connection, with `midStream` also within one. */
+  /** Tells whether the segment read last may open a flow: a SYN or, with `midStream`, one within a connection. */
   opens(midStream: boolean): boolean {
     this.next = this.#kind === Tcp.Syn ? FlowState.SynSent : FlowState.Established;
     return this.#kind === Tcp.Syn || midStream && (this.#kind & (Tcp.Syn | Tcp.Rst)) === 0;
@@ -178,7 +178,7 @@ export class TcpTracker {
     return behind >= 0 && behind <= (end - this.#oldestInFlight(flow, sender) | 0);
   }
 
-  /** The oldest number of a side that the other side may not have acknowledged. */
+  /** Oldest sequence number of a side that may be unacknowledged. */
   #oldestInFlight(flow: number, sender: number): number {
     const words = this.#words;
     const receiver = sender ^ SIDE;

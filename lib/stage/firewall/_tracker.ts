@@ -37,7 +37,7 @@ const STREAM_AGE = 2000;
 
 // Implementation
 const FRAGMENTS = 1024;
-/** Added to the state of flows opened inbound in the flow table; there are 16 states. */
+/** Added, in the flow table, to the states of flows opened inbound; there are 16 states. */
 const OPENED_INBOUND = 16;
 /** Bit in the first word of a fragment's key: the packet is inbound. */
 const INBOUND_FRAGMENT = 1 << 16;
@@ -99,7 +99,7 @@ export class Tracker {
   readonly #openers: Uint8Array;
   readonly #opened: Float64Array;
   readonly #midStream: boolean;
-  /** Unanswered flows by source of the first packet, outbound and inbound ones apart. */
+  /** Unanswered flows by source of the first packet, separately for each direction. */
   readonly #newFlows: Shares;
   // The last packet.
   #next: FlowState = FlowState.OtherUnreplied;
@@ -165,7 +165,7 @@ export class Tracker {
     return Finding.Established;
   }
 
-  /** Notes that the packet classified last is allowed; `allowedBy` is noted for a new flow. */
+  /** Records that the packet classified last is allowed; `allowedBy` is for a new flow. */
   commit(packet: Packet, finding: Finding, direction: Direction, now: number, allowedBy: number): void {
     if (this.#startsFragments) this.#noteFirst(packet, direction, now);
     if (finding === Finding.Established) {
@@ -189,7 +189,7 @@ export class Tracker {
     }
   }
 
-  /** Notes that the packet classified last is not allowed, and so are its further fragments. */
+  /** Records that the packet classified last and its further fragments are not allowed. */
   refuse(packet: Packet, direction: Direction, now: number): void {
     if (!this.#startsFragments || !this.#readFragment(packet, direction)) return;
     const known = this.fragments.find(this.#fragmentKey, now);
@@ -238,7 +238,7 @@ export class Tracker {
     };
   }
 
-  /** Adds a flow of {@linkcode Tracker.save}, unless it is known already. */
+  /** Adds a flow that {@linkcode Tracker.save} returned, unless it is known already. */
   restore({ key, state, opener, allowedBy, idle, age, tcp }: SavedFlow, now: number): void {
     this.#key.length = key.length;
     this.#key.words.set(key);

@@ -141,9 +141,9 @@ export class Firewall implements Stage {
   /**
    * Checks the rules.
    *
-   * @throws {TypeError} for an option of a wrong type, or a wrong value in a rule, with the rule's number and field.
-   * @throws {SyntaxError} the same, when a prefix, address or range of ports does not parse.
-   * @throws {RangeError} the same for a port or a rate; when the capacity is not from 1 to 2^24.
+   * @throws {TypeError} for an option of a wrong type, or a wrong value in a rule. Errors about rules state number and field.
+   * @throws {SyntaxError} when a prefix, address or range of ports does not parse.
+   * @throws {RangeError} when a port or a rate is out of range, or the capacity not from 1 to 2^24.
    */
   constructor(options: FirewallOptions = {}) {
     checkOptions(ATTEMPT, options, NAMES);

@@ -42,7 +42,7 @@ export class Chance {
     this.#correlation = correlation;
   }
 
-  /** Set if the probability is above 0. */
+  /** True if the probability is above 0. */
   get isPossible(): boolean {
     return this.#probability > 0;
   }

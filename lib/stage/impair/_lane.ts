@@ -122,7 +122,7 @@ export class Lane {
   #isBad = false;
   /** Packets since one last overtook others. */
   #counter = 0;
-  /** Time at which the link has sent the last packet. */
+  /** Time at which the link is free: it has then sent the last packet. */
   #free = -Infinity;
 
   constructor(direction: Direction, seed: number) {

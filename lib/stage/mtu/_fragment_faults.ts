@@ -14,7 +14,7 @@ export interface Fault {
 }
 
 /**
- * All faults, with the ICMPv6 errors of RFC 8200 section 4.5. Over IPv4, RFC 792 leaves errors open and hosts send none;
+ * All faults, with the ICMPv6 errors of RFC 8200 section 4.5. Over IPv4, errors are optional and hosts send none;
  * most faults are in fragments other than the first, about which no error may be sent (RFC 1122 section 3.2.2).
  */
 export const FAULTS = {

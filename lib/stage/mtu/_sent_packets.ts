@@ -16,7 +16,7 @@ const { TCP_ACK, TCP_FLAGS, TCP_SEQ } = field;
 const FLOWS = 16_384;
 /** Maximum time from a packet to the error about it (milliseconds). */
 const RECENT = 10_000;
-/** Maximum distance of a late segment behind the oldest byte in flight (bytes); beyond, it starts a new connection. */
+/** Maximum distance of a segment behind the oldest byte in flight (bytes); one further behind is of a new connection. */
 const MAX_REORDERING = 2 ** 20;
 
 /** Flows by hash: the longest packet of each, and the sequence numbers in flight of TCP. */

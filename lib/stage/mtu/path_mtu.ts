@@ -187,7 +187,7 @@ export class PathMtu implements Stage {
           continue;
         }
       }
-      // Errors about packets that every path carries are ignored, so these are not noted.
+      // Errors about packets that every path carries are ignored, so such packets are not noted.
       if (packet.length > this.#minMtu && this.#key.read(packet) === FlowKind.Packet) this.#note(packet);
     }
   }

@@ -69,7 +69,7 @@ export interface ReassembleOptions {
   readonly fragmentsPerDatagram?: number;
   /** Maximum number of bytes held. @default {1048576} */
   readonly bytes?: number;
-  /** Time for all fragments to arrive, from the first one to arrive (milliseconds). @default {60000} */
+  /** Time within which all fragments must arrive, from the arrival of the first (milliseconds). @default {60000} */
   readonly timeout?: number;
   /** Sends errors about timeouts and faulty fragments. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
@@ -284,7 +284,7 @@ export class Reassemble implements Stage {
     return true;
   }
 
-  /** Reads the position of a fragment; returns the fault that it has by itself. */
+  /** Reads the position of a fragment; returns a fault that shows without the other fragments. */
   #readFragment(ip: Ip): Fault | undefined {
     const { packet, start } = ip;
     const isIpv4 = ip.version === 4;
@@ -354,7 +354,7 @@ export class Reassemble implements Stage {
     }
   }
 
-  /** The datagram of this holder to evict for a fragment of datagram `but`, which is in the key; -1 when there is no other. */
+  /** The datagram of this holder to evict for a fragment of datagram `but`, whose key is `#key`; -1 if it has no other. */
   #victim(holder: number, but: number, now: number): number {
     if (holder < 0) return -1;
     const oldest = this.#shares.oldestOf(holder);

@@ -48,7 +48,7 @@ export interface CaptureOptions extends PcapngWriterOptions {
  * Writes packets to a pcapng capture, in their state at this position among the stages.
  *
  * **Outbound** and **inbound**: writes each packet that the filter selects; passes all packets unchanged.
- * **Options**: {@linkcode CaptureOptions}. **Counters**: `packets`, written; a super-packet counts once.
+ * **Options**: {@linkcode CaptureOptions}. **Counters**: `packets` written; a super-packet counts once.
  * **Limits**: packets that an earlier stage drops are not seen; only {@linkcode Capture.handler} records verdicts.
  *
  * Several captures may share a writer; each adds an interface.
@@ -120,8 +120,9 @@ export class Capture implements Stage {
   }
 
   /**
-   * Wraps a handler: writes each packet as it was before the handler, with the verdict, or without if the handler dropped,
-   * held or emitted the packet through its context. A capture that is not used as a stage must be flushed with `close()`.
+   * Wraps a handler: writes each packet as it was before the handler, with the verdict; without one if the handler
+   * dropped, held or emitted the packet through its context. A capture that is not used as a stage must be flushed with
+   * `close()`.
    */
   handler(handler: PacketHandler): PacketHandler {
     return (packet, context) => {

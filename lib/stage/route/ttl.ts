@@ -30,8 +30,8 @@ export interface TtlOptions {
 /**
  * Decrements TTL (IPv4) or hop limit (IPv6) as a router does, or sets it. `traceroute` shows a stage that decrements.
  *
- * **Outbound** and **inbound**: applies the direction's rule; `decrement` answers time exceeded in place of sending 0.
- * **Options**: {@linkcode TtlOptions}. **Drops**, by `decrement` only: `ttl exceeded` without an ICMP error, `malformed`.
+ * **Outbound** and **inbound**: applies the direction's rule; `decrement` answers with time exceeded instead of sending 0.
+ * **Options**: {@linkcode TtlOptions}. **Drops**, by `decrement` only: `ttl exceeded` when no error could be sent, `malformed`.
  * **Limits**: with a number or `min`, packets in a routing loop never expire. Neighbor Discovery, which requires a hop
  * limit of 255 (RFC 4861 section 7.1), is not exempt.
  *

@@ -39,7 +39,7 @@ export class Codel {
   readonly #count: Uint32Array;
   readonly #lastCount: Uint32Array;
   readonly #isDropping: Uint8Array;
-  /** Set if the packet that `#take` returned may be dropped. */
+  /** True if the packet that `#take` returned may be dropped. */
   #isTooLong = false;
 
   constructor(lists: PacketLists, count: number, { target, interval, ecn }: CodelOptions) {
@@ -77,7 +77,7 @@ export class Codel {
         packet = this.#take(list, now);
       }
       this.#isDropping[list] = 1;
-      // Soon after the last dropping state, the drop rate that controlled the queue then is a good start.
+      // Soon after the last dropping state, its final drop rate is a good start.
       const delta = this.#count[list]! - this.#lastCount[list]!;
       const isNear = now - this.#dropNext[list]! < RECENT_INTERVALS * this.#interval;
       this.#count[list] = delta > 1 && isNear ? delta : 1;

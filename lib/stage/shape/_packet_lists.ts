@@ -32,7 +32,7 @@ export class PacketLists {
     return this.#bytes[list]!;
   }
 
-  /** Returns the length on the wire of a packet that is, or was last, in a list. */
+  /** Returns the length on the wire of a packet that is in a list, or was until it was removed. */
   sizeOf(packet: Packet): number {
     return this.#sizes[packet.slot]!;
   }

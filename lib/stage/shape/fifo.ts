@@ -21,7 +21,7 @@ export interface FifoOptions {
 const NAMES: OptionKinds<FifoOptions> = { packets: "number", bytes: "number" };
 
 /**
- * First in, first out. Packets that find the queue full are dropped as `queue full`. A flow that fills it delays all
+ * First in, first out. A full queue drops arriving packets: `queue full`. A flow that fills it delays all
  * others; {@linkcode FqCodel} prevents that.
  *
  * @example A queue of 50 ms at 10 Mbit/s

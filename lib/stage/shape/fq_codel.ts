@@ -77,8 +77,8 @@ const NAMES: OptionKinds<FqCodelOptions> = {
 
 /**
  * FQ-CoDel (RFC 8290): flows share the rate fairly, sparse flows hardly wait, and CoDel keeps queues short. CoDel drops
- * packets as `codel`. At the limit, the flow with the most bytes loses its oldest packets as `queue full`: half of its
- * bytes, at most 64 packets.
+ * packets with the reason `codel`. At the limit, the flow with the most bytes loses its oldest packets: half of its bytes,
+ * at most 64 packets, with the reason `queue full`.
  *
  * A flow is both addresses, protocol and both ports, hashed with a random key. All fragments between two addresses are
  * one flow, which keeps their order.

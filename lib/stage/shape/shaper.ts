@@ -53,7 +53,7 @@ export interface ShapeRates {
 export interface ShapeStats {
   /** Packets sent, with or without waiting. */
   packets: number;
-  /** Bytes sent, as on the wire from the IP header on. */
+  /** Bytes sent, counted from the IP header on. */
   bytes: number;
   /** Packets that found the bucket empty, or others waiting. */
   delayed: number;

@@ -5,7 +5,7 @@ import { gotValue } from "../../core/options.ts";
 // Implementation
 /** Shorter waits might not advance a clock that holds milliseconds in a double. */
 const MIN_WAIT = 0.001;
-/** Default burst: 10 ms of the rate, by which a loop may be late, and at least two packets. */
+/** Default burst, which covers a late loop: 10 ms of the rate, at least two packets. */
 const BURST_MILLISECONDS = 10;
 const MIN_BURST = 3028;
 const BITS_PER_BYTE = 8;
@@ -21,7 +21,7 @@ export interface TokenBucketOptions {
 
 /**
  * A token bucket that may go into debt: if it has any token, a whole packet may leave, and the missing tokens are owed. No
- * packet is too long for it. In any interval, at most the burst, the rate times the interval, and one packet pass. In the
+ * packet is too long for it. An interval passes at most the burst, plus its length times the rate, plus one packet. In the
  * long run the rate is exact to 1 byte if `wait` is called at least once per `burst / rate` while packets wait.
  *
  * @example 8 kbit/s is one byte per millisecond
