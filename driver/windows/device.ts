@@ -104,7 +104,7 @@ export class WintunDevice implements Device {
     const session = this.#session;
     if (session === undefined) return 0;
     const count = session.read(batch, this.#host!, this.#addresses!);
-    // Any other number means that the ring is empty: ERROR_NO_MORE_ITEMS, or one that an earlier call left.
+    // ERROR_INVALID_DATA (13) means a corrupt ring, and a number not handled here an empty one.
     if (session.failed === Win32.ERROR_INVALID_DATA) {
       this.#host!.refuse(0, "corrupt ring");
       this.#restarting = this.#restart(session);

@@ -161,7 +161,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, this.#memory[~before + USES]!);
   }
 
-  /** Returns the new entry for addresses of a prefix that is removed; results of this length are its own. */
+  /** Returns the new entry for addresses of a prefix that is removed, which has set all results of its length. */
   #refilled(before: number, depth: number, length: number, entry: number): number {
     if (before >= 0) return before !== 0 && before >>> NUMBER_BITS === length ? entry : before;
     const entries = this.#expand(before, depth);

@@ -27,7 +27,7 @@ export const chain = {
   protocol: 0,
   /** Offset of the upper layer. */
   upperOffset: 0,
-  /** Offset of the Fragment header of a fragment, else of an atomic fragment's header; -1 for none. */
+  /** Offset of the Fragment header; if there are several, the one that is not an atomic fragment's; -1 for none. */
   fragment: -1,
   /** Offset of the last Routing header; -1 for none. */
   routing: -1,
@@ -39,7 +39,7 @@ export function isExtension(type: number): boolean {
     type === Protocol.Ah || type === Protocol.DestinationOptions;
 }
 
-/** Returns the length of the extension header of a type at `at` (bytes). */
+/** Returns the length of the extension header at `at`, which has this type (bytes). */
 export function extensionLength(bytes: Uint8Array, at: number, type: number): number {
   if (type === Protocol.Fragment) return FRAGMENT_HEADER;
   const units = bytes[at + EXTENSION_LENGTH]!;
@@ -57,7 +57,7 @@ export function walkExtensions({ bytes, view }: Packet, next: number, at: number
   let routing = -1;
   let isFragment = false;
   for (let count = 0; isExtension(next); count++) {
-    // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
+    // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may limit the number of headers.
     if (count === MAX_EXTENSIONS || next === Protocol.HopByHop && count > 0) return false;
     if (at + EXTENSION_MIN_LENGTH > end) return false;
     const length = extensionLength(bytes, at, next);
@@ -85,7 +85,7 @@ export function walkExtensions({ bytes, view }: Packet, next: number, at: number
   return true;
 }
 
-/** Returns the offset of the first header of a type from `at`, a header of type `next`, to `end`; -1 for none. */
+/** Finds the first header of this type from `at`, where a header of type `next` starts, to `end`; -1 for none. */
 export function findExtension(
   bytes: Uint8Array,
   next: number,

@@ -16,7 +16,7 @@ import { type HttpHead, readHead, writeText } from "./_http_head.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Specification
-/** accept(2): errors that concern the system; all others concern a connection that was reset. */
+/** Errors of accept(2) for lack of resources; all others mean that a connection was reset. */
 const EXHAUSTED = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
 
 // Implementation

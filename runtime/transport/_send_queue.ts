@@ -17,7 +17,7 @@ export class SendQueue extends PacketQueue {
   #filling: Uint8Array<ArrayBuffer>;
   #spare: Uint8Array<ArrayBuffer>;
   #end = CONTROL_ROOM;
-  /** In the buffer that is being written: bytes of control frames still to write, and written bytes of packets. */
+  /** Of the buffer that is being written: unwritten bytes of control frames, and written bytes of packets. */
   #ahead = 0;
   #written = 0;
   readonly #waiting = new Map<Opcode, Uint8Array>();
@@ -75,7 +75,7 @@ export class SendQueue extends PacketQueue {
     this.#written = 0;
   }
 
-  /** Returns all packets to the pool. Their frames are still written; frames that are lost then are not counted. */
+  /** Returns all packets to the pool. Their frames are still written, but no longer counted if they are lost. */
   release(): void {
     while (this.length > 0) this.#giveBack();
   }

@@ -44,7 +44,7 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 
 // Implementation
-// The kernel replies while it handles the request. If it has not done so by then, no reply will come.
+// The kernel replies while it handles the request, so a reply that is missing afterwards never comes.
 const REPLY_TIMEOUT_SECONDS = 5;
 const DUMP_ATTEMPTS = 16;
 // The kernel's own rules have priorities 32766 and 32767.
@@ -267,7 +267,7 @@ export class Netlink implements Disposable {
     const replies: Message[] = [];
     for (;;) {
       for (const message of this.#receive(request)) {
-        // A reply to an earlier request that was not read to its end.
+        // The rest of an earlier reply.
         if (message.sequence !== sequence) continue;
         const outcome = readOutcome(message);
         if (outcome === undefined) {

@@ -4,8 +4,8 @@ import type { EndHost, Packet, PacketBatch, Waitable } from "../../../lib/core/m
 import type { Offload } from "../../share.ts";
 
 /**
- * Drop reason of a packet that fills the room for a read. The room exceeds the MTU, so the kernel has truncated the
- * packet: the MTU was raised a moment ago.
+ * Drop reason of a packet that fills the room for a read. The room exceeds the MTU, so the MTU has just been raised
+ * and the kernel has truncated the packet.
  */
 export const TRUNCATED = "longer than the MTU";
 

@@ -7,7 +7,7 @@
  *     many, write:   packets ─► submissions ─► one io_uring_enter per batch ─► completions ─► slots returned
  *
  * Used for devices without offload whose MTU fits small slots. With offload, super-packets save more calls than a ring
- * does, and a ring costs a tenth more (`deno task bench relay`).
+ * does, and a ring costs 10% more (`deno task bench relay`).
  */
 
 import {
@@ -132,7 +132,7 @@ export class UringQueue implements DeviceQueue, Completions {
     batch.shift(count);
     if (count === 0) return 0;
     this.#submitAndReap(false);
-    // Packets received here have been reaped, so that the ring's descriptor no longer ends the loop's wait.
+    // The ring's descriptor does not signal packets that were reaped here.
     if (this.#received.length > 0) this.#host!.wake();
     return count;
   }
@@ -155,7 +155,7 @@ export class UringQueue implements DeviceQueue, Completions {
     if (this.#received.length > 0) this.#host!.wake();
   }
 
-  /** Cancels pending operations and waits for their completions, which is short as the descriptor is non-blocking. */
+  /** Cancels pending operations and waits for their completions: a short wait, as the descriptor is non-blocking. */
   #cancelAll(): void {
     const uring = this.#uring;
     for (let i = 0; this.#reads + this.#writes > 0 && i < MAX_CANCELLATIONS; i++) {

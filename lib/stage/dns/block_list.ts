@@ -25,7 +25,7 @@ const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]*(%\w+)?)$/i;
 /** Names in hosts files for the machine itself. */
 const OWN_NAMES = /^(localhost|localhost\.localdomain|local|broadcasthost|ip6-\w+|0\.0\.0\.0)$/i;
 
-/** Names that an entry matches: its own name, that and all names below it, or only those below it. */
+/** Names that an entry matches: only its own, its own and all names below it, or only the names below it. */
 export type NameMatch = "exact" | "suffix" | "below";
 
 /** Options for {@linkcode BlockList.parse}. */
