@@ -32,7 +32,6 @@ export class PrefixStore {
     this.#numbers = new Int32Array(FIRST_PLACES);
   }
 
-  /** Number of prefixes. */
   get size(): number {
     return this.#size;
   }
@@ -48,7 +47,6 @@ export class PrefixStore {
     return this.#lengths[place] === EMPTY ? -1 : this.#numbers[place]!;
   }
 
-  /** Sets a prefix's number. */
   set(address: Uint32Array, length: number, number: number): void {
     let place = this.#place(address, length);
     if (this.#lengths[place] === EMPTY) {

@@ -250,7 +250,6 @@ function placeOf(memory: Int32Array, block: number, digit: number): number {
   return block + RUNS - 1 + before + countBits(memory[block + word]! & (2 << (digit & 31)) - 1);
 }
 
-/** Counts the bits that are set. */
 function countBits(word: number): number {
   word = word - (word >>> 1 & 0x55555555);
   word = (word & 0x33333333) + (word >>> 2 & 0x33333333);

@@ -14,7 +14,6 @@ export class CountedKeys {
     this.#counts = new Uint32Array(capacity);
   }
 
-  /** Number of keys. */
   get size(): number {
     return this.#table.size;
   }

@@ -94,7 +94,6 @@ export class Answer {
     this.aliases = aliases;
   }
 
-  /** Response code. */
   get rcode(): number {
     return word(this.bytes, FLAGS) & RCODE;
   }

@@ -49,7 +49,6 @@ export interface DnsCacheOptions {
   prefetch?: boolean;
 }
 
-/** Cached answer. */
 export interface CacheEntry {
   readonly answer: Answer;
   /** Time of its arrival (monotonic milliseconds). */
@@ -104,7 +103,6 @@ export class Cache {
     this.prefetches = prefetch;
   }
 
-  /** Number of answers. */
   get size(): number {
     return this.#entries.size;
   }
@@ -141,7 +139,6 @@ export class Cache {
     });
   }
 
-  /** Removes all answers. */
   clear(): void {
     this.#entries.clear();
     this.#bytes = 0;

@@ -36,7 +36,6 @@ export class HeldNumbers {
     this.clear();
   }
 
-  /** Removes all numbers. */
   clear(): void {
     this.#clients.length = 0;
     this.#heldUntil.fill(0);

@@ -34,7 +34,6 @@ export interface Outcome {
   giveUp(query: Query, key: string, error: Answer | undefined, context: StageContext): void;
 }
 
-/** Limits of {@linkcode InFlight}. */
 export interface InFlightLimits {
   /** Time that an upstream has to respond (milliseconds). */
   readonly timeout: number;
@@ -131,7 +130,6 @@ export class InFlight {
     return due;
   }
 
-  /** Aborts all questions. */
   close(): void {
     this.#isClosed = true;
     for (const pending of this.#pending.values()) pending.abort();

@@ -5,7 +5,6 @@ import { Question, refusesEdns } from "./_message.ts";
 import type { Query } from "./_query.ts";
 import type { DnsUpstream } from "./resolver_options.ts";
 
-/** Question in flight. */
 export class Pending {
   /** Key of its name, type and DNSSEC flags. */
   readonly key: string;
@@ -37,7 +36,6 @@ export class Pending {
     this.source = source;
   }
 
-  /** Current upstream. */
   get upstream(): DnsUpstream | undefined {
     return this.#upstreams[this.#current];
   }

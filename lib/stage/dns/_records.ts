@@ -166,7 +166,6 @@ export function encodeSoa(ttl: number, name?: Uint8Array): Uint8Array {
   return encodeRecord(Type.Soa, ttl, record.subarray(RECORD_DATA), name);
 }
 
-/** Parses a line. */
 function parseLine(line: string): DnsRecord {
   const words = line.match(/"(?:\\.|[^"\\])*"|\S+/g) ?? [];
   const fail = (reason: string): never => {

@@ -20,7 +20,6 @@ export class Route {
     this.#ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: protocol };
   }
 
-  /** Reads addresses and ports. */
   read({ ip, srcPort, dstPort }: { ip: Ip; srcPort: number; dstPort: number }): void {
     this.#version = ip.version;
     this.ports.srcPort = srcPort;
@@ -34,7 +33,6 @@ export class Route {
     }
   }
 
-  /** Swaps source and destination. */
   swap(): void {
     const { srcPort, dstPort } = this.ports;
     this.ports.srcPort = dstPort;

@@ -16,7 +16,6 @@ export class SendBuffer {
     return this.#length;
   }
 
-  /** Adds a message. */
   push(message: Uint8Array): void {
     const framed = new Uint8Array(LENGTH + message.length);
     framed[0] = message.length >> 8;

@@ -28,7 +28,6 @@ export const Cookie = {
   Early: -2,
 } as const;
 
-/** Generates and verifies cookies. */
 export class SynCookies {
   readonly #key = crypto.getRandomValues(new Uint32Array(2));
   readonly #words = new Uint32Array(12);

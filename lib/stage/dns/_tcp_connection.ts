@@ -62,7 +62,6 @@ export interface Segment {
 export interface SegmentWriter {
   /** Sends `length` bytes of the send buffer at offset `from`; returns false if no packet is free. */
   write(connection: Connection, seq: number, from: number, length: number, isFin: boolean): boolean;
-  /** Answers a query. */
   query(connection: Connection, message: Uint8Array): void;
 }
 
@@ -88,7 +87,6 @@ export interface Peer {
   readonly source: string;
 }
 
-/** Open connection. */
 export class Connection {
   readonly peer: Peer;
   /** Next expected sequence number (RCV.NXT). */
@@ -156,7 +154,6 @@ export class Connection {
     this.idleAt = now + idleTime;
   }
 
-  /** Number of bytes in the send buffer. */
   get buffered(): number {
     return this.answers.length;
   }

@@ -36,9 +36,7 @@ const SEGMENT_SIZE = 1220;
 /** Buffered answers of all connections above which the connection with the most is reset (bytes). */
 const MAX_BUFFERED = 8 * 1024 * 1024;
 
-/** Limits of {@linkcode TcpServer}. */
 export interface TcpServerLimits {
-  /** Maximum connections. */
   readonly connections: number;
   /** Time that a connection may be idle (milliseconds). */
   readonly idleTimeout: number;
@@ -59,7 +57,6 @@ class Path implements Peer {
   flow = new Uint32Array(3);
   readonly #route = new Route(Protocol.Tcp);
 
-  /** Reads the return path of a packet. */
   read(tcp: Tcp, direction: Direction): void {
     const { ip, srcPort, packet } = tcp;
     this.version = ip.version;
@@ -98,7 +95,6 @@ class Path implements Peer {
   }
 }
 
-/** TCP endpoint of the resolver. */
 export class TcpServer implements SegmentWriter {
   readonly #limits: TcpServerLimits;
   readonly #errors: IcmpErrors;
@@ -128,7 +124,6 @@ export class TcpServer implements SegmentWriter {
   readonly #answered = new Set<Connection>();
   /** Context of the current breath. */
   #context: StageContext | undefined;
-  /** Buffer for answers. */
   readonly answer = new Uint8Array(MAX_MESSAGE);
 
   constructor(limits: TcpServerLimits, errors: IcmpErrors, handle: QueryHandler) {
@@ -137,7 +132,6 @@ export class TcpServer implements SegmentWriter {
     this.#handle = handle;
   }
 
-  /** Number of connections. */
   get size(): number {
     return this.#connections.size;
   }
@@ -196,12 +190,10 @@ export class TcpServer implements SegmentWriter {
     context.wake();
   }
 
-  /** {@linkcode SegmentWriter.query} */
   query(connection: Connection, message: Uint8Array): void {
     this.#handle(new TcpQuery(this, connection, message), this.#context!);
   }
 
-  /** {@linkcode SegmentWriter.write} */
   write(connection: Connection, seq: number, from: number, length: number, isFin: boolean): boolean {
     const context = this.#context!;
     const packet = context.take(length);
@@ -350,7 +342,6 @@ export class TcpServer implements SegmentWriter {
   }
 }
 
-/** Query over TCP. */
 class TcpQuery implements Query {
   readonly source: string;
   readonly #server: TcpServer;

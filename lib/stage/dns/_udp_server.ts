@@ -12,7 +12,6 @@ import { Route } from "./_route.ts";
 /** Answers a query with this response code or, for `Rcode.NoError`, by its question. */
 type UdpQueryHandler = (query: Query, rcode: number, context: StageContext) => void;
 
-/** UDP endpoint of the resolver. */
 export class UdpServer {
   readonly #question: Question;
   readonly #limit: number;

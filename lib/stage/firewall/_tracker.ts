@@ -78,7 +78,6 @@ export interface SavedFlow {
 
 /** The flows of a firewall. */
 export class Tracker {
-  /** The flows. */
   readonly flows: FlowTable;
   /** First fragments that were allowed. */
   readonly fragments: FirstFragments;
@@ -208,7 +207,6 @@ export class Tracker {
     return ((hash ^ hash >>> 15) >>> 0) % count;
   }
 
-  /** Returns a flow's state. */
   stateOf(flow: number): FlowState {
     return (this.flows.stateOf(flow) & OPENED_INBOUND - 1) as FlowState;
   }

@@ -4,7 +4,6 @@ import type { Packet } from "../../core/packet.ts";
 
 /** Packets by release time; those with the same time leave in arrival order. */
 export class ReleaseQueue {
-  /** Number of packets. */
   length = 0;
   #heap = new Int32Array(0);
   /** By slot: release time and arrival number. */

@@ -18,7 +18,6 @@ export interface MtuLimiterOptions {
 
 /** Keeps the packets of a batch within an MTU. */
 export class MtuLimiter {
-  /** True when IPv6 packets are fragmented. */
   fragmentIpv6: boolean;
   readonly #ignoreDontFragment: boolean;
   readonly #errors: IcmpErrors;

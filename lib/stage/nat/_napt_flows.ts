@@ -10,7 +10,6 @@ import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable } from "./_napt_table.ts";
 
-/** Flows of all protocols. */
 export class NaptFlows implements PortFlows<SavedState> {
   /** Outside addresses in ascending order. */
   readonly outside: Uint32Array;

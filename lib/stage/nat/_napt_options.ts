@@ -104,7 +104,6 @@ export interface Forward {
   readonly address: number;
 }
 
-/** Checked options. */
 export interface CheckedNaptOptions {
   /** Outside addresses in ascending order. */
   readonly outside: Uint32Array;

@@ -16,7 +16,6 @@ export interface SavedState {
   readonly icmp: readonly SavedFlow[];
 }
 
-/** Builds the state of these flows. */
 export function stateOf(
   tcp: readonly SavedFlow[],
   udp: readonly SavedFlow[],

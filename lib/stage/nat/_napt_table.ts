@@ -72,9 +72,7 @@ export class Hosts {
   }
 }
 
-/** Flows of one protocol. */
 export class NaptTable {
-  /** Protocol number. */
   readonly protocol: number;
   /** Flows by the key of their outbound packets. */
   readonly sessions: FlowTable;

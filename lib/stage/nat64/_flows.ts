@@ -104,10 +104,8 @@ export type SavedSession = [
   idle: number,
 ];
 
-/** Sessions and bindings of all protocols. */
 export class Flows implements PortFlows<readonly SavedSession[]> {
   readonly sessions: FlowTable;
-  /** Outside addresses. */
   readonly outside: Uint32Array;
   readonly #bindings: CountedKeys;
   readonly #contacts: CountedKeys;
@@ -199,7 +197,6 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     return this.#index[this.#placeOf(protocol, outside) + port]! - 1;
   }
 
-  /** Inside port of a binding. */
   insidePortOf(binding: number): number {
     return this.#insidePort[binding]!;
   }
@@ -214,7 +211,6 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     return (this.#place[this.#bindingOf[session]!]! >>> 16) % this.outside.length;
   }
 
-  /** Outside port of a session. */
   outsidePortOf(session: number): number {
     return this.#place[this.#bindingOf[session]!]! & 0xffff;
   }

@@ -39,7 +39,6 @@ const NAMES: OptionKinds<Nat64Options> = {
   random: "function",
 };
 
-/** Checked options. */
 export interface CheckedNat64Options {
   readonly prefix: EmbeddingPrefix;
   readonly outside: Uint32Array;

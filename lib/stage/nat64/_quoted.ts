@@ -151,7 +151,6 @@ export function echoToIpv6(
   adjustTransport(packet, upper, end, Protocol.Icmpv6, change);
 }
 
-/** Translates the packet that an error quotes. */
 export function quotedToIpv4(
   packet: Packet,
   icmp: Icmpv6,
@@ -187,7 +186,6 @@ export function quotedToIpv4(
   return undefined;
 }
 
-/** Translates the packet that an error quotes. */
 export function quotedToIpv6(
   packet: Packet,
   icmp: Icmpv4,

@@ -95,7 +95,6 @@ export function headersLength(fragmentId: number): number {
   return fragmentId < 0 ? IPV6_HEADER : IPV6_HEADER + FRAGMENT_HEADER;
 }
 
-/** Writes an IPv4 header. */
 export function writeIpv4(
   { view }: Packet,
   at: number,

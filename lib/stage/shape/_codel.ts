@@ -16,7 +16,6 @@ const RECENT_INTERVALS = 16;
 const MAX_PACKET_LENGTH = 1514;
 const REASON = "codel";
 
-/** Options of CoDel. */
 export interface CodelOptions {
   readonly target: number;
   readonly interval: number;
@@ -25,9 +24,7 @@ export interface CodelOptions {
 
 /** RFC 8289 section 5 with its variable names spelled out; arrays hold the state of each list. */
 export class Codel {
-  /** Packets dropped. */
   dropped = 0;
-  /** Packets marked. */
   marked = 0;
   readonly #lists: PacketLists;
   readonly #target: number;
