@@ -387,6 +387,7 @@ function parsePrefix(text: string, what: string): Prefix {
   return parseCidr(text);
 }
 
+/** Returns one value or several as an array, in which gaps are `undefined`. */
 function list<T>(value: T | T[] | undefined): T[] {
-  return value === undefined ? [] : Array.isArray(value) ? value : [value];
+  return value === undefined ? [] : Array.isArray(value) ? [...value] : [value];
 }

@@ -109,10 +109,10 @@ export function formatRules(rules: readonly FirewallRule[]): string {
   }).join("\n");
 }
 
-/** Returns one value or several as an array. */
+/** Returns one value or several as an array, in which gaps are `undefined`. */
 export function asList<Value>(values: Value | readonly Value[] | undefined): readonly Value[] {
   if (values === undefined) return [];
-  return Array.isArray(values) ? values : [values as Value];
+  return Array.isArray(values) ? [...values] : [values as Value];
 }
 
 /** Rounds to four significant digits. */

@@ -23,6 +23,7 @@ import { route } from "@warren/tunnel/route";
 import { RouteTable } from "@warren/tunnel/route_table";
 import { Fifo, FqCodel, Priority, Shaper } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
+import { checkDeviceOptions } from "../../../driver/options.ts";
 
 const MAKE: Record<string, (options: never) => unknown> = {
   "Napt44": (options) => new Napt44(options),
@@ -122,6 +123,36 @@ Deno.test("An array with gaps, whose elements some methods skip, is no list of o
     () => new Napt44({ outside: new Array(1e9) as string[] }),
     /outside must be .*, got an array with gaps$/,
   );
+});
+
+Deno.test("Gaps in the lists of a firewall rule, and in routes and rules of a device, are refused like undefined", () => {
+  const gap = (value: unknown): unknown[] => Object.assign(new Array(2), { 1: value });
+  const lists = {
+    protocol: "tcp",
+    src: "10.0.0.0/8",
+    dst: "10.0.0.0/8",
+    srcPort: 80,
+    dstPort: 80,
+    state: "new",
+  };
+  for (const [name, value] of Object.entries(lists)) {
+    const rule = { verdict: "allow", protocol: "tcp", [name]: gap(value) };
+    throws(
+      () => new Firewall({ rules: [rule as never] }),
+      new RegExp(`^TypeError: .*: ${name} must be .*, got undefined$`),
+    );
+  }
+  const echo = { verdict: "allow", protocol: "icmp", icmpType: gap(8) };
+  throws(
+    () => new Firewall({ rules: [echo as never] }),
+    /^TypeError: .*: icmpType must be .*, got undefined$/,
+  );
+  for (const options of [{ route: gap("10.0.0.0/8") }, { rule: gap({ table: 5 }) }]) {
+    throws(
+      () => checkDeviceOptions(options as never, "linux"),
+      /^TypeError: Cannot .* must be an object, got undefined$/,
+    );
+  }
 });
 
 Deno.test("Lists of numbers have no other elements", () => {
