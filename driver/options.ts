@@ -2,7 +2,7 @@
 
 import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/wire/address.ts";
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_MIN_MTU } from "../lib/wire/header_fields.ts";
-import { checkInteger, checkOptions, type OptionKinds } from "../lib/core/options.ts";
+import { checkInteger, checkOption, checkOptions, gotValue, type OptionKinds } from "../lib/core/options.ts";
 
 /** A route through a device. */
 export interface RouteOptions {
@@ -333,6 +333,9 @@ function checkName(name: string, { max, unit, count, forbidden, rule }: NameRule
 
 function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   const route = typeof option === "string" ? parseRoute(option) : option;
+  if (typeof route !== "object" || route === null) {
+    throw new TypeError(`Cannot ${OPEN}: route must be a string or an object, ${gotValue(route)}`);
+  }
   const attempt = "route through a device";
   checkOptions(attempt, route, ROUTE_OPTIONS, ["to"]);
   const { metric, table } = route;
@@ -360,6 +363,7 @@ function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
 }
 
 function checkRule(rule: RuleOptions): CheckedRule {
+  checkOption(OPEN, "rule", rule, "object");
   const attempt = "add a rule";
   checkOptions(attempt, rule, RULE_OPTIONS, ["table"]);
   const from = rule.from === undefined ? undefined : parsePrefix(rule.from, "rule");
