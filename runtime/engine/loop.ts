@@ -250,7 +250,7 @@ export class Loop {
     for (let breath = 0; breath < breaths;) {
       const came = this.#breatheAll(now, waited);
       waited = undefined;
-      const isIdle = came === Breath.Idle && !this.#woken;
+      const isIdle = came < Breath.More && !this.#woken;
       const spins = isIdle && now - this.#lastWork < this.#busyPoll;
       if (!spins) breath++;
       if (isIdle && !spins) {

@@ -118,9 +118,11 @@ export class Relay implements LoopMember {
       more ||= batch.full;
     }
     if (pipeline.flow(Direction.Outbound, now)) moved = true;
+    let written = false;
     if (pipeline.waitingForFar > 0) {
       if (far === undefined) ledger.discardAll(pipeline.forFar, "no far end");
-      else if (pipeline.exhaleToFar(far)) {
+      else written = pipeline.exhaleToFar(far);
+      if (written) {
         moved = true;
         more ||= !readsOut;
       }
@@ -129,7 +131,8 @@ export class Relay implements LoopMember {
 
     this.#sent.moveTo(pipeline.fromFar);
     const readsIn = far !== undefined && pipeline.wantsInbound;
-    if (readsIn && (waited === undefined || isReady(waited, this.#farPlaces))) {
+    // The reply to a packet just written may have arrived; a read that finds none costs less than another wait.
+    if (readsIn && (waited === undefined || written || isReady(waited, this.#farPlaces))) {
       const batch = pipeline.fromFar;
       if (pipeline.inhale(far, batch, counters.inbound, now) > 0) moved = true;
       more ||= batch.full;

@@ -10,7 +10,7 @@ import { atLeast, type Metric, ratiosOf, type Report } from "./report.ts";
 const FULL = { rounds: 9, seconds: 2 };
 const QUICK = { rounds: 3, seconds: 1 };
 const WARM_UP_SECONDS = 3;
-const NAMES = Object.values(Name);
+const NAMES = Object.values(Name).filter((name) => name !== Name.BusyPoll && name !== Name.DenoLoop);
 
 const THROUGHPUT: Metric = { key: "throughput_gbit_per_s", title: "Gbit/s", digits: 2 };
 const PER_KIBIBYTE: Metric = { key: "cpu_per_kib_ns", title: "ns/KiB", digits: 0 };
