@@ -180,6 +180,7 @@ export class RouteTable<Value> {
    * Replaces all routes with those of {@linkcode RouteTable.save}.
    *
    * @throws {TypeError} when the state is not from `save`.
+   * @throws {RangeError} when it has more routes than the table can hold.
    */
   restore(state: unknown): void {
     const { format, routes } = (state ?? {}) as { format?: unknown; routes?: unknown };
@@ -189,6 +190,10 @@ export class RouteTable<Value> {
       throw new TypeError(`Cannot restore routes: state must be a result of save(), ${gotValue(state)}`);
     }
     const read = (routes as [string, Value][]).map(([text, value]) => [parseCidr(text), value] as const);
+    if (read.length > this.#capacity) {
+      const rule = `state must have at most ${this.#capacity} routes`;
+      throw new RangeError(`Cannot restore routes: ${rule}, ${gotValue(read.length)}`);
+    }
     for (const [prefix] of [...this]) this.delete(prefix);
     for (const [prefix, value] of read) this.set(prefix, value);
   }

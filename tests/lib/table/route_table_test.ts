@@ -180,3 +180,16 @@ Deno.test("RouteTable restores a saved state, and rejects any other", () => {
   throws(() => restored.restore({ ...state, routes: [["10.0.0.0/33", "x"]] }), SyntaxError);
   equal(restored.size, 3);
 });
+
+Deno.test("RouteTable keeps its routes when a saved state has more than it can hold", () => {
+  const large = new RouteTable<string>();
+  for (const prefix of ["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"]) large.set(prefix, prefix);
+  const small = new RouteTable<string>({ capacity: 2 });
+  small.set("192.0.2.0/24", "before");
+  throws(() => small.restore(large.save()), {
+    name: "RangeError",
+    message: "Cannot restore routes: state must have at most 2 routes, got 3",
+  });
+  equal(small.findIpv4(parseIpv4("192.0.2.1")), "before");
+  equal(small.size, 1);
+});
