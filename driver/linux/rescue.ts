@@ -2,7 +2,7 @@
 
 /**
  * Undoes the changes in journals, newest first, removes the files and ends the process. A journal that cannot be read
- * is left to the next start.
+ * is left for the next start.
  *
  * The watchdog thread runs the source text of this function, so the function is self-contained: it opens the C library
  * itself and declares its own constants.

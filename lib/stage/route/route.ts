@@ -64,7 +64,7 @@ export interface RouteOptions {
 /**
  * Routes packets among this machine and the ends of a switchboard by policy; the first policy with a route decides.
  *
- * **Outbound** and **inbound**: sets `packet.to`. Packets to 0 go inbound, all others outbound. A packet that turns back
+ * **Outbound** and **inbound**: sets `packet.to`. Packets to 0 go inbound, all others outbound. A packet that turns round
  * here passes again the stages that it came through, and no others.
  * **Options**: {@linkcode RouteOptions}. **Drops**: `no route`, `malformed`.
  * **Limits**: does not decrement TTL (add `ttl({ outbound: "keep" })`); fragments other than the first match no ports.
