@@ -63,7 +63,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
   readonly family: 4 | 6;
   readonly local: EndpointBytes;
   readonly localAddresses: boolean;
-  /** Resolved from the start, because the loop itself ends waits that include the descriptor. */
+  /** Already resolved, because the loop itself ends waits for the descriptor. */
   readonly closed: Promise<void> = Promise.resolve();
   failure: Error | undefined;
   refusal: string | undefined;

@@ -189,7 +189,7 @@ export class IcmpErrors {
 
   /**
    * Answers a TCP packet with the reset of a closed port (RFC 9293 section 3.10.7.1), from the packet's destination.
-   * Drops other protocols, resets, and packets with a wrong checksum with this reason.
+   * Drops packets of other protocols, resets, and wrong checksums, with this reason.
    *
    * @param direction Direction of the packet.
    */

@@ -312,7 +312,7 @@ class CaptureParser {
  *
  * **Limits**: blocks of up to 16 MiB; no obsolete packet blocks of pcapng, which are skipped; no compressed files.
  *
- * @throws {SyntaxError} naming the byte at which the capture is malformed, after the last packet before that.
+ * @throws {SyntaxError} when the capture is malformed, after the packets before that; the message names the byte.
  */
 export function* parseCapture(chunks: Iterable<Uint8Array>): Generator<CapturedPacket, void, void> {
   const parser = new CaptureParser();

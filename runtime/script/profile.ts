@@ -119,7 +119,7 @@ export class Profile implements Disposable {
     }
   }
 
-  /** Ends the profile where no caller could handle an error, which is printed instead. */
+  /** Ends the profile. Prints an error instead of throwing it, as no caller could handle it. */
   #end(): void {
     try {
       this[Symbol.dispose]();

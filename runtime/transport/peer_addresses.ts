@@ -37,7 +37,7 @@ export class PeerAddresses {
   #silenceLimit = FIRST_SILENCE;
   /** Number of consecutive addresses that were left because of their silence. */
   #givenUp = 0;
-  /** True if an address has been left since the last packet was received. */
+  /** True if the address in use has changed and no packet has been received since. */
   #isLost = false;
   /** Time since the last look-up, and time before the next one. */
   #sinceLookUp = 0;
@@ -122,7 +122,7 @@ export class PeerAddresses {
     return true;
   }
 
-  /** Sets the addresses of a new look-up. The address in use is kept if it is one of them, or if it works. */
+  /** Sets the addresses of a new look-up. Keeps the address in use if it is among them or works. */
   update(list: readonly AddressPort[]): void {
     const { current } = this;
     const index = list.findIndex(({ host }) => host === current.host);

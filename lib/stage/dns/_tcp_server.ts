@@ -33,7 +33,7 @@ const MAX_MESSAGE = 0xffff;
 // Implementation
 /** MSS in our SYN: for the minimum MTU of IPv6, which every path carries (bytes). */
 const SEGMENT_SIZE = 1220;
-/** Buffered answers of all connections above which the connection with the most is reset (bytes). */
+/** Maximum buffered answers of all connections (bytes); above it, the connection with the most is reset. */
 const MAX_BUFFERED = 8 * 1024 * 1024;
 
 export interface TcpServerLimits {

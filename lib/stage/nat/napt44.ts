@@ -34,7 +34,7 @@ import { isQuery, isReply } from "../../wire/icmp_query.ts";
  * **Inbound**: rewrites the destination back if the filter admits the sender; other destinations pass (`unmatched`).
  * **Options**: {@linkcode Napt44Options}. **Counters**: `flows`, `mappings`. **Drops**: {@linkcode NaptDrop}.
  * **Memory**: 1.5 MiB per outside address, up to 0.9 KiB per flow of `capacity`; a full table evicts the longest idle flow,
- * first those of hosts beyond their share.
+ * first of hosts beyond their share.
  * **Workers**: worker `(port >>> 1) % count` owns an inside port; packets that reach another worker are handed over.
  * **Limits**: no GRE, ESP or SCTP; no ALGs (FTP, SIP); at most 64 early fragments wait, for one second. Inbound ICMP
  * queries are dropped, including those to the NAT's own address. Spoofed inside sources from outside pass: add a firewall.
