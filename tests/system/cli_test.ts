@@ -541,7 +541,7 @@ systemTest(
     await using namespace = await openNamespace();
     await namespace.command("ip", ["tuntap", "add", "keep0", "mode", "tun"]);
     const { stdout } = await namespace.command(Deno.execPath(), [...WARREN, "doctor"], { env: PLAIN });
-    assert.match(stdout, /^warn {2}persistent devices: keep0 exists, .*ip tuntap del keep0 mode tun$/m);
+    assert.match(stdout, /^warn {2}persistent devices: keep0 exists, .*`ip tuntap del keep0 mode tun`/m);
   },
 );
 
