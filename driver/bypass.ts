@@ -198,7 +198,7 @@ export function coveringRoutes(
   return all.map(({ to, table = mainTable }) => ({ bytes: to.address.bytes, length: to.length, table }));
 }
 
-/** Returns true if an address and a prefix have the same family and agree in the first `length` bits. */
+/** Reports whether an address and a prefix have the same family and agree in the first `length` bits. */
 export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number): boolean {
   if (bytes.length !== prefix.length) return false;
   for (let i = 0, left = length; left > 0; i++, left -= 8) {

@@ -163,7 +163,7 @@ export function bindRemedy(code: string): string | undefined {
   }
 }
 
-/** Returns true if a packet's endpoint contains a local address. */
+/** Reports whether a packet's endpoint contains a local address. */
 export function isFromLocal({ view, slotEnd }: Packet, family: 4 | 6): boolean {
   const end = family === 4 ? Endpoint.Local + 4 : Endpoint.Interface;
   for (let at = Endpoint.Local; at < end; at += 4) {
@@ -177,7 +177,7 @@ export function clearLocal({ view, slotEnd }: Packet): void {
   for (let at = Endpoint.Local; at < Endpoint.Size; at += 4) view.setUint32(slotEnd + at, 0);
 }
 
-/** Returns true if a packet's endpoint and the one at `start` have the same local address and interface. */
+/** Reports whether a packet's endpoint and the one at `start` have the same local address and interface. */
 export function hasLocal(packet: Packet, view: DataView, start: number, family: 4 | 6): boolean {
   const from = packet.slotEnd + Endpoint.Local;
   const end = family === 4 ? Endpoint.Local + 4 : Endpoint.Size;
@@ -187,7 +187,7 @@ export function hasLocal(packet: Packet, view: DataView, start: number, family: 
   return true;
 }
 
-/** Returns true if a packet's endpoint and the one at `start` have the same peer; IPv6 flow labels are ignored. */
+/** Reports whether a packet's endpoint and the one at `start` have the same peer; IPv6 flow labels are ignored. */
 export function isAt(packet: Packet, endpoint: DataView, start: number, family: 4 | 6): boolean {
   const { view, slotEnd } = packet;
   if (view.getUint32(slotEnd) !== endpoint.getUint32(start)) return false;

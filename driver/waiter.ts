@@ -12,7 +12,7 @@ export interface Waiter extends Disposable {
   clear(): void;
   /** Adds a descriptor to the next wait and returns its place; without `read` and `write`, only its errors count. */
   add(waitable: Waitable, read: boolean, write: boolean): number;
-  /** Returns true if the last `wait` found the descriptor at this place ready, or if the system cannot tell. */
+  /** Reports whether the last `wait` found the descriptor at this place ready; true if the system cannot tell. */
   isReady(place: number): boolean;
   /** Removes a descriptor that is about to be closed; resolves when no wait includes it any longer. */
   forget(waitable: Waitable): Promise<void>;

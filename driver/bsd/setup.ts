@@ -100,7 +100,7 @@ export class Setup {
   }
 }
 
-/** Returns true if the prefix of an address needs a route: for IPv6 the system adds it, and a /32 needs none. */
+/** Reports whether the prefix of an address needs a route: for IPv6 the system adds it, and a /32 needs none. */
 function lacksRoute({ address, length }: Prefix): boolean {
   return address.family === 4 && length < bitsOf(address);
 }

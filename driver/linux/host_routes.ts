@@ -118,7 +118,7 @@ export class LinuxHostRoutes implements HostRoutes {
     return isTunnelOrNone(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;
   }
 
-  /** Returns true if a link exists. */
+  /** Reports whether a link exists. */
   hasLink(index: number): boolean {
     return this.#netlink.link(index) !== undefined;
   }
@@ -172,7 +172,7 @@ export class LinuxHostRoutes implements HostRoutes {
     return interfaceName === undefined ? undefined : this.#netlink.link(interfaceName)?.index;
   }
 
-  /** Returns true if a change may affect the path to one of the addresses. */
+  /** Reports whether a change may affect the path to one of the addresses. */
   #isRelevant({ type, body }: Message): boolean {
     if (type !== MessageType.RTM_NEWROUTE && type !== MessageType.RTM_DELROUTE) {
       return !ownLinks.has(linkIndexOf(body) ?? 0);
@@ -187,7 +187,7 @@ export class LinuxHostRoutes implements HostRoutes {
   }
 }
 
-/** Returns true if a route leads into a tunnel of this process, or has no link. */
+/** Reports whether a route leads into a tunnel of this process, or has no link. */
 function isTunnelOrNone(index: number | undefined, device: number | undefined): boolean {
   return index === undefined || ownLinks.has(index) || index === device;
 }
@@ -279,7 +279,7 @@ class LinuxHostRoute implements HostRoute {
   }
 }
 
-/** Returns true if two paths have the same link and next hop. */
+/** Reports whether two paths have the same link and next hop. */
 function isSame(a: Path | "local" | undefined, b: Path | "local" | undefined): boolean {
   if (a === undefined || b === undefined || a === "local" || b === "local") return a === b;
   return a.index === b.index && a.gateway?.toHex() === b.gateway?.toHex() &&

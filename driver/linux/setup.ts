@@ -316,7 +316,7 @@ function isLinkLocal(address: Uint8Array): boolean {
   return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;
 }
 
-/** Returns true if IPv6 is disabled on a link, by sysctl or at boot (Documentation/networking/ip-sysctl.rst). */
+/** Reports whether IPv6 is disabled on a link, by sysctl or at boot (Documentation/networking/ip-sysctl.rst). */
 function isIpv6Disabled(name: string): boolean {
   return readSystemFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`)?.trim() !== "0";
 }

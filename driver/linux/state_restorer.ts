@@ -87,7 +87,7 @@ export class StateRestorer {
     }
   }
 
-  /** Returns true if a message may be about one of the device's addresses, routes or rules. */
+  /** Reports whether a message may be about one of the device's addresses, routes or rules. */
   #isRelevant({ type, body }: Message): boolean {
     switch (type) {
       case MessageType.RTM_NEWLINK:

@@ -68,7 +68,7 @@ function utunInfo(): Uint8Array<ArrayBuffer> {
   return info;
 }
 
-/** Returns true if the system supports utun, without creating an interface. Needs no privileges. */
+/** Reports whether the system supports utun, without creating an interface. Needs no privileges. */
 export function hasUtun({ functions, ioctl }: Darwin): boolean {
   const fd = functions.socket(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
   if (fd < 0) return false;

@@ -209,7 +209,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return max;
   }
 
-  /** Returns true if the error concerns a single datagram; otherwise sets `failure`. */
+  /** Reports whether the error concerns a single datagram; otherwise sets `failure`. */
   #concernsDatagram(failed: number, operation: string): boolean {
     const { Errno, systemError } = this.#system;
     if (failed !== Errno.EBADF && failed !== Errno.ENOTSOCK) return true;

@@ -96,7 +96,7 @@ export function closeAdapter(adapter: Adapter): Promise<void> {
   return collectErrors(() => wintun().WintunCloseAdapter(adapter.handle));
 }
 
-/** Returns true if an interface of any kind has this name. */
+/** Reports whether an interface of any kind has this name. */
 function isTaken(name: string): boolean {
   return iphlpapi().ConvertInterfaceAliasToLuid(wideString(name), new BigUint64Array(1)) === Win32.NO_ERROR;
 }

@@ -14,7 +14,7 @@ let opened: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"] | undefined;
 export const ADMINISTRATOR_REMEDY = 'run it in a terminal that was opened by "Run as administrator"';
 
 /**
- * Returns true if this process is elevated or runs as LocalSystem. For an administrator's process that is not elevated,
+ * Reports whether this process is elevated or runs as LocalSystem. For an administrator's process that is not elevated,
  * returns false.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.

@@ -210,7 +210,7 @@ export class WindowsUdpSocket implements UdpSocket {
     this.close();
   }
 
-  /** Returns true if the error concerns a single datagram; otherwise sets `failure`. */
+  /** Reports whether the error concerns a single datagram; otherwise sets `failure`. */
   #concernsDatagram(failed: number, operation: string): boolean {
     if (failed !== Win32.WSAENOTSOCK) return true;
     this.failure ??= win32Error(`use UDP ${formatEndpoint(this.local, this.family)}`, operation, failed);

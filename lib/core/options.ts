@@ -101,7 +101,7 @@ function isArrayOf(value: unknown, holds: (element: unknown) => boolean): boolea
   return Array.isArray(value) && !hasGaps(value) && value.every(holds);
 }
 
-/** Tells whether elements of an array are missing, as in `[1, , 2]`: some methods of arrays skip them. */
+/** Reports whether elements of an array are missing, as in `[1, , 2]`: some methods of arrays skip them. */
 function hasGaps(array: readonly unknown[]): boolean {
   return Object.keys(array).length < array.length;
 }

@@ -187,7 +187,7 @@ export class FlowKey {
   }
 }
 
-/** Tells whether an ICMP message has an identifier that matches replies to queries. */
+/** Reports whether an ICMP message has an identifier that matches replies to queries. */
 function hasId(version: number, type: number): boolean {
   return isQuery(version, type) || isReply(version, type);
 }

@@ -239,7 +239,7 @@ export class FlowTable {
     return Math.max(0, due);
   }
 
-  /** Tells whether a flow with this number is present. */
+  /** Reports whether a flow with this number is present. */
   has(flow: number): boolean {
     return this.#lengths[flow]! > 0;
   }

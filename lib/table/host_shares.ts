@@ -23,7 +23,7 @@ export class HostShares extends CountedKeys {
     this.#share = Math.max(1, Math.floor(room * times / SHARE));
   }
 
-  /** Tells whether a host has used its share. */
+  /** Reports whether a host has used its share. */
   isUsed(key: FlowKey): boolean {
     const host = this.find(key);
     return host >= 0 && this.countOf(host) >= this.#share;

@@ -7,7 +7,7 @@ import { type Direction, SINGLE_WORKER, type StageContext, type WorkerPlace } fr
 /** Interval between searches for idle flows, as long as there are flows (ms). */
 const EXPIRY_INTERVAL = 1000;
 
-/** Tells whether a worker owns a port. An even port and the next one have the same owner: a NAT can keep the parity. */
+/** Reports whether a worker owns a port. An even port and the next one have the same owner: a NAT can keep the parity. */
 export function ownsPort(port: number, worker: WorkerPlace): boolean {
   return portOwner(port, worker) === worker.index;
 }

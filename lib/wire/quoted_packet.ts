@@ -58,7 +58,7 @@ export class QuotedPacket {
   }
 
   /**
-   * Tells whether the error goes to the sender of the quoted packet (RFC 792). Otherwise, anybody who has a flow to one
+   * Reports whether the error goes to the sender of the quoted packet (RFC 792). Otherwise, anybody who has a flow to one
    * host could send errors to all.
    */
   isReturnedBy({ packet: { view }, version, start }: Ip): boolean {

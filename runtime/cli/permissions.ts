@@ -99,7 +99,7 @@ export function mergeFlags(flags: readonly string[]): string[] {
     .filter((flag) => !all || flag === ALLOW_ALL || !flag.startsWith("--allow-"));
 }
 
-/** Returns true if the flags grant all permissions. */
+/** Reports whether the flags grant all permissions. */
 export function grantsAll(flags: readonly string[]): boolean {
   return flags.includes(ALLOW_ALL);
 }

@@ -72,7 +72,7 @@ export function parseServer(text: string): HostPort & { family: 4 | 6 } {
 }
 
 /**
- * Returns true if a message is the response to a query: it has the same ID and, ignoring case, the same question. A
+ * Reports whether a message is the response to a query: it has the same ID and, ignoring case, the same question. A
  * server that cannot parse a query may respond with an error code and no question (RFC 6891 section 7).
  */
 export function isResponseTo(query: Uint8Array, message: Uint8Array): boolean {
@@ -91,7 +91,7 @@ export function isResponseTo(query: Uint8Array, message: Uint8Array): boolean {
   return true;
 }
 
-/** Returns true if a response has the TC bit. */
+/** Reports whether a response has the TC bit. */
 export function isTruncated(message: Uint8Array): boolean {
   return (message[2]! & TRUNCATED) !== 0;
 }

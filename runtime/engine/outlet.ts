@@ -103,7 +103,7 @@ export class Outlet {
   }
 }
 
-/** Returns true if Linux takes a super-packet: at most 128 segments, each shorter than 65,535 bytes. */
+/** Reports whether Linux takes a super-packet: at most 128 segments, each shorter than 65,535 bytes. */
 function passesWhole({ segmentSize, length }: Packet): boolean {
   return segmentSize >>> 0 === segmentSize && segmentSize < GSO_BY_FRAGS &&
     length <= segmentSize * MAX_SEGMENTS;

@@ -269,7 +269,7 @@ export class Pipeline implements StageRow {
     return true;
   }
 
-  /** Returns true if packets wait before a stage with `segmented`. */
+  /** Reports whether packets wait before a stage with `segmented`. */
   #isSegmenting(direction: Direction): boolean {
     for (const index of this.#segmented) {
       const inlet = this.#places[index]!.inlet(direction);
@@ -304,7 +304,7 @@ export class Pipeline implements StageRow {
     return ticked;
   }
 
-  /** Returns true if there is room for packets of other workers in a direction. */
+  /** Reports whether there is room for packets of other workers in a direction. */
   takes(direction: Direction): boolean {
     const waiting = direction === Direction.Outbound ? this.waitingForFar : this.waitingForDevice;
     return waiting < TURNED_LIMIT;

@@ -180,7 +180,7 @@ export class Relay implements LoopMember {
   }
 }
 
-/** Returns true if the wait found a descriptor of an end ready. */
+/** Reports whether the wait found a descriptor of an end ready. */
 function isReady(waited: Waiter, places: readonly number[]): boolean {
   for (const place of places) if (waited.isReady(place)) return true;
   return false;

@@ -198,7 +198,7 @@ function directionOf(tag: number): Direction {
   return (tag & 1) as Direction;
 }
 
-/** Returns true if a ring has a packet and there is room for it, or if it is to be dropped: longer than any slot. */
+/** Reports whether a ring has a packet and there is room for it, or if it is to be dropped: longer than any slot. */
 function canTake(ring: PacketRing, pipeline: Pipeline): boolean {
   const length = ring.nextLength;
   const { pool } = pipeline.ledger;

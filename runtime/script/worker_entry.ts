@@ -107,7 +107,7 @@ async function run(order: Order & { kind: "open" }): Promise<void> {
     failure = { error };
   }
   const failed = failure !== undefined && !reported.has(failure.error);
-  forgetExit();
+  removeExitListener();
   await flushOutput();
   send({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
   close();
@@ -120,7 +120,7 @@ function end(event: Event): void {
 }
 
 takeConsole();
-const forgetExit = onExit(end);
+const removeExitListener = onExit(end);
 // Otherwise a call of close() by the script would end the thread without a report.
 scope.close = () => Deno.exit();
 

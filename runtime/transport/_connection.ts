@@ -151,7 +151,7 @@ export class WebSocketConnection {
     if (!this.#isWriting) this.#writing = this.#write();
   }
 
-  /** Returns true if the peer is alive: if it has sent bytes recently, or replies to a ping. */
+  /** Reports whether the peer is alive: if it has sent bytes recently, or replies to a ping. */
   isAlive(): Promise<boolean> {
     if (this.#owner === undefined) return Promise.resolve(false);
     if (performance.now() - this.#lastReceived < this.#timeout * FRESH) return Promise.resolve(true);

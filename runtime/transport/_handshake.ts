@@ -98,7 +98,7 @@ export function requestText(url: URL, key: string): string {
     `Connection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: ${VERSION}\r\n\r\n`;
 }
 
-/** Returns true if a response with status 101 accepts the request with this key. */
+/** Reports whether a response with status 101 accepts the request with this key. */
 export async function isAcceptance(head: HttpHead, key: string): Promise<boolean> {
   const { fields } = head;
   return hasToken(head, "upgrade", "websocket") && hasToken(head, "connection", "upgrade") &&

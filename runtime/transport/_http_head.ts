@@ -57,7 +57,7 @@ function parse(head: string): Omit<HttpHead, "rest"> {
   return { start, fields };
 }
 
-/** Returns true if a list field contains a token, in upper or lower case. */
+/** Reports whether a list field contains a token, in upper or lower case. */
 export function hasToken({ fields }: HttpHead, name: string, token: string): boolean {
   return fields.get(name)?.toLowerCase().split(",").some((item) => item.trim() === token) ?? false;
 }

@@ -314,7 +314,7 @@ export class UdpTransport implements Transport {
     return dropped;
   }
 
-  /** Returns true if a stage has set the endpoint of a packet. */
+  /** Reports whether a stage has set the endpoint of a packet. */
   #isAddressed(packet: Packet): boolean {
     return this.payload === "any" && packet.hasEndpoint;
   }
@@ -385,7 +385,7 @@ function hostPortOf({ host, port }: AddressPort): string {
   return formatHostPort(host, port);
 }
 
-/** Returns true if two endpoints have the same address and port. */
+/** Reports whether two endpoints have the same address and port. */
 function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6): boolean {
   if (portOf(one) !== portOf(other)) return false;
   const [a, b] = [addressOf(one, family).bytes, addressOf(other, family).bytes];

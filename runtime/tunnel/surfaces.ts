@@ -69,7 +69,7 @@ export class BatchSurface implements TunnelEnd {
     });
   }
 
-  /** Tells whether a packet belongs to the current batch. */
+  /** Reports whether a packet belongs to the current batch. */
   has(packet: Packet): boolean {
     return packet.owner === this.#batch;
   }

@@ -260,7 +260,7 @@ export function linkIndexOf(body: Uint8Array): number | undefined {
   return body.length < IFADDRMSG.size ? undefined : viewOf(body).getUint32(IFADDRMSG.index, true);
 }
 
-/** Returns true if the body of an `RTM_NEWLINK` changes nothing but {@linkcode LinkSettings}. */
+/** Reports whether the body of an `RTM_NEWLINK` changes nothing but {@linkcode LinkSettings}. */
 export function onlySettings(body: Uint8Array): boolean {
   if (body.length < IFINFOMSG.size) return false;
   const attributes = new Attributes(body, IFINFOMSG.size);

@@ -165,7 +165,7 @@ export interface Rule {
   readonly protocol?: number;
 }
 
-/** Returns true if a table number fits the one-byte header field; a larger one is sent as an attribute. */
+/** Reports whether a table number fits the one-byte header field; a larger one is sent as an attribute. */
 function fitsHeader(table: number): boolean {
   return table === (table & 0xff);
 }
@@ -324,7 +324,7 @@ export function readRoute(body: Uint8Array): Route | undefined {
   };
 }
 
-/** Returns true if the body of an `RTM_NEWROUTE` is a cached route to one destination (RTM_F_CLONED). */
+/** Reports whether the body of an `RTM_NEWROUTE` is a cached route to one destination (RTM_F_CLONED). */
 export function isClonedRoute(body: Uint8Array): boolean {
   return body.length >= RTMSG.size && (viewOf(body).getUint32(RTMSG.flags, true) & RTM_F_CLONED) !== 0;
 }

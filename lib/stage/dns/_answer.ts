@@ -334,7 +334,7 @@ class Layout {
   }
 }
 
-/** Tells whether a message is a response to the question; its records may be malformed. */
+/** Reports whether a message is a response to the question; its records may be malformed. */
 function isResponseTo(message: Uint8Array, question: Question): boolean {
   const { length } = message;
   if (length < HEADER + question.rawLength || length > 0xffff) return false;

@@ -82,7 +82,7 @@ export class HeldNumbers {
     return number;
   }
 
-  /** Returns true if a client holds fewer numbers than are left for others. */
+  /** Reports whether a client holds fewer numbers than are left for others. */
   mayHold(client: string): boolean {
     return (this.#holdings.get(client) ?? 0) < this.#capacity - this.#held;
   }

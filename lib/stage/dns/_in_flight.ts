@@ -82,7 +82,7 @@ export class InFlight {
     return this.#pending.get(key);
   }
 
-  /** Returns true if a question failed less than a second ago. */
+  /** Reports whether a question failed less than a second ago. */
   hasFailed(key: string, now: number): boolean {
     return now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
   }

@@ -90,7 +90,7 @@ export class Pending {
     this.isAskedAgain = false;
   }
 
-  /** Returns true if the query is a retransmission of a waiting one. */
+  /** Reports whether the query is a retransmission of a waiting one. */
   isRepeatedBy(query: Query): boolean {
     for (const other of this.waiting) if (query.repeats(other)) return true;
     return false;

@@ -19,7 +19,7 @@ export interface Query {
   readonly source: string;
   /** Reads its question; returns the result of {@linkcode Question.read}. */
   read(question: Question): number;
-  /** Returns true if it is a retransmission of the other query. */
+  /** Reports whether it is a retransmission of the other query. */
   repeats(other: Query): boolean;
   /** Holds it until it is answered. */
   hold(context: StageContext): void;

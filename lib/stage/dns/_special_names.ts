@@ -69,7 +69,7 @@ function zone(text: string, kind: Kind): Zone {
   return { name, kind, soa: encodeSoa(TTL, name) };
 }
 
-/** Returns true if a name in lower case and wire format is a special-use name or below one. */
+/** Reports whether a name in lower case and wire format is a special-use name or below one. */
 export function isSpecialName(name: Uint8Array): boolean {
   return NAMES.hasName(name);
 }

@@ -147,7 +147,7 @@ export class BlockList {
     if (fault !== undefined) throw new SyntaxError(`Cannot add a name to a list: ${fault}`);
   }
 
-  /** Returns true if an entry matches the name; false for text that is not a name. */
+  /** Reports whether an entry matches the name; false for text that is not a name. */
   has(name: string): boolean {
     const length = writeName(toAscii(name), this.#scratch);
     return length > 0 && this.hasName(this.#scratch);

@@ -151,7 +151,7 @@ export class FakeIp {
     return this.#ipv6 !== undefined;
   }
 
-  /** Returns true if a name in lower case and wire format gets synthetic addresses. */
+  /** Reports whether a name in lower case and wire format gets synthetic addresses. */
   takes(name: Uint8Array, length: number): boolean {
     if (length <= 1 || isWithin(name, length, ARPA) || this.#except.hasName(name)) return false;
     if (this.#only?.hasName(name) === false) return false;
@@ -189,7 +189,7 @@ export class FakeIp {
     return bytes;
   }
 
-  /** Returns true if an address is within the prefixes, whether a name has it or not. */
+  /** Reports whether an address is within the prefixes, whether a name has it or not. */
   contains(address: string): boolean {
     const { family, bytes } = parseAddress(address);
     return family === 4

@@ -101,7 +101,7 @@ export function toAscii(text: string): string {
   return url.hostname.replaceAll("-0u0-", "_");
 }
 
-/** Returns true if an ASCII name consists of letters, digits, hyphens, underscores and dots. */
+/** Reports whether an ASCII name consists of letters, digits, hyphens, underscores and dots. */
 export function isPlainName(text: string): boolean {
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
@@ -186,7 +186,7 @@ export function expandName(bytes: Uint8Array, start: number, end: number, name: 
   return 0;
 }
 
-/** Returns true if a name is `suffix` or below it. Both are complete and in lower case. */
+/** Reports whether a name is `suffix` or below it. Both are complete and in lower case. */
 export function isWithin(name: Uint8Array, length: number, suffix: Uint8Array): boolean {
   for (let at = 0; length - at >= suffix.length; at += name[at]! + 1) {
     if (length - at === suffix.length) return suffix.every((byte, i) => name[at + i] === byte);

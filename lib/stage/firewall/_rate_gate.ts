@@ -60,7 +60,7 @@ export class RateGate {
     this.#tokens = new Float64Array(this.#sources.capacity);
   }
 
-  /** Tells whether there is a token for a packet, without taking it. */
+  /** Reports whether there is a token for a packet, without taking it. */
   has(ip: Ip, now: number): boolean {
     const sources = this.#sources;
     if (sources === undefined) return this.#filled(0, now - this.#filledAt) >= 1;

@@ -119,14 +119,14 @@ export class CompiledRule {
     this.reason = `rule ${name ?? index + 1}`;
   }
 
-  /** Tells whether the prefixes can match packets of this IP version. */
+  /** Reports whether the prefixes can match packets of this IP version. */
   appliesTo(version: 4 | 6): boolean {
     const applies = (prefixes: readonly Prefix[] | undefined) =>
       prefixes === undefined || prefixes.some(({ address }) => address.family === version);
     return applies(this.#src) && applies(this.#dst);
   }
 
-  /** Tells whether a packet matches, given that its state, direction and protocol do. Changes nothing. */
+  /** Reports whether a packet matches, given that its state, direction and protocol do. Changes nothing. */
   matches(packet: Packet, ip: Ip, direction: Direction, now: number): boolean {
     const { bytes, view } = packet;
     const { start, payloadOffset } = ip;

@@ -97,7 +97,7 @@ export class TcpTracker {
       kind === Tcp.Rst || kind === (Tcp.Rst | Tcp.Ack);
   }
 
-  /** Tells whether the segment read last may open a flow: a SYN or, with `midStream`, one within a connection. */
+  /** Reports whether the segment read last may open a flow: a SYN or, with `midStream`, one within a connection. */
   opens(midStream: boolean): boolean {
     this.next = this.#kind === Tcp.Syn ? FlowState.SynSent : FlowState.Established;
     return this.#kind === Tcp.Syn || midStream && (this.#kind & (Tcp.Syn | Tcp.Rst)) === 0;
@@ -166,7 +166,7 @@ export class TcpTracker {
   }
 
   /**
-   * Tells whether a segment with this number, or an ACK without data, may be in flight from this side: sent and not yet
+   * Reports whether a segment with this number, or an ACK without data, may be in flight from this side: sent and not yet
    * acknowledged. Only then is an ICMP error about it valid (RFC 5927 section 4.1).
    */
   hasInFlight(flow: number, side: number, seq: number): boolean {
@@ -267,7 +267,7 @@ export class TcpTracker {
     return Segment.Valid;
   }
 
-  /** Tells whether the segment acknowledges a SYN that was sent within the connection. */
+  /** Reports whether the segment acknowledges a SYN that was sent within the connection. */
   #acksReopening(receiver: number): boolean {
     const reopens = this.#words[receiver + REOPENS]!;
     return reopens !== 0 && (this.#kind & Tcp.Ack) !== 0 && this.#ackNumber === reopens;
@@ -294,14 +294,14 @@ export class TcpTracker {
       this.#isSeqInWindow(sender, receiver) && this.#isAckInWindow(sender, receiver);
   }
 
-  /** Tells whether the segment starts before the limit, and ends at most a window before the newest number. */
+  /** Reports whether the segment starts before the limit, and ends at most a window before the newest number. */
   #isSeqInWindow(sender: number, receiver: number): boolean {
     if ((this.#words[sender + KNOWN]! & SEEN) === 0) return true;
     return !isAfter(this.#seqStart, this.#words[sender + LIMIT]!) &&
       !isAfter(this.#words[sender + END]! - this.#words[receiver + WINDOW]!, this.#seqEnd);
   }
 
-  /** Tells whether the segment acknowledges sent numbers that are not too old. */
+  /** Reports whether the segment acknowledges sent numbers that are not too old. */
   #isAckInWindow(sender: number, receiver: number): boolean {
     const end = this.#words[receiver + END]!;
     const oldest = end - Math.max(this.#words[sender + WINDOW]!, MIN_ACK_WINDOW);
@@ -351,7 +351,7 @@ export class TcpTracker {
   }
 }
 
-/** Tells whether one sequence number is after the other (RFC 9293 section 3.4). */
+/** Reports whether one sequence number is after the other (RFC 9293 section 3.4). */
 function isAfter(one: number, other: number): boolean {
   return (one - other | 0) > 0;
 }

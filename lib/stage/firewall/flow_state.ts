@@ -74,7 +74,7 @@ export const PRIORITIES: { readonly outbound: readonly number[]; readonly inboun
   inbound: [-1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2],
 };
 
-/** Tells whether the opener of a flow in this state has no reply, or may not have received it. */
+/** Reports whether the opener of a flow in this state has no reply, or may not have received it. */
 export function isUnanswered(state: FlowState): boolean {
   return state <= FlowState.SynReceived;
 }

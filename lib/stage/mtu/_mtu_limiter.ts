@@ -54,7 +54,7 @@ export class MtuLimiter {
     }
   }
 
-  /** Tells whether a packet, or each segment of a super-packet, is within the MTU; `true` if it is not IP. */
+  /** Reports whether a packet, or each segment of a super-packet, is within the MTU; `true` if it is not IP. */
   fits(packet: Packet): boolean {
     if (packet.length <= this.mtu) return true;
     const ip = Ip.of(packet);

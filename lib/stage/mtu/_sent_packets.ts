@@ -56,7 +56,7 @@ export class SentPackets {
     } else if (ahead > 0) this.#ends[flow] = end;
   }
 
-  /** Tells whether any TCP segment may be in flight, so that acknowledgments must be noted. */
+  /** Reports whether any TCP segment may be in flight, so that acknowledgments must be noted. */
   awaits(now: number): boolean {
     return now - this.#lastTcp < RECENT;
   }
@@ -73,7 +73,7 @@ export class SentPackets {
     if ((ack - this.#ends[flow]! | 0) > 0) this.#ends[flow] = ack;
   }
 
-  /** Tells whether the packet that an error quotes, of the key's flow, was sent recently and is not acknowledged. */
+  /** Reports whether the packet that an error quotes, of the key's flow, was sent recently and is not acknowledged. */
   has({ view }: Packet, key: FlowKey, now: number): boolean {
     const { quoted } = key;
     const hash = this.#hash(key);

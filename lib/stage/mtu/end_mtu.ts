@@ -32,13 +32,13 @@ export class EndMtu implements Stage {
     this.#limiter = new EndMtuLimiter(end);
   }
 
-  /** Tells whether an end needs this stage: it carries IP packets and has an MTU. */
+  /** Reports whether an end needs this stage: it carries IP packets and has an MTU. */
   static isFor(end: TunnelEnd): boolean {
     return end.payload !== "any" && (end.mtu !== undefined || end.mtuFor !== undefined);
   }
 
   /**
-   * Tells whether all packets are within the end's MTU: the fast path. Always `false` for an end with several MTUs.
+   * Reports whether all packets are within the end's MTU: the fast path. Always `false` for an end with several MTUs.
    */
   fits({ packets, length }: PacketBatch): boolean {
     const { mtu, mtuFor } = this.#end;

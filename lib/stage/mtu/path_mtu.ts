@@ -332,7 +332,7 @@ export class PathMtu implements Stage {
   }
 }
 
-/** Tells whether a message is packet too big or fragmentation needed. */
+/** Reports whether a message is packet too big or fragmentation needed. */
 function isTooBig(icmp: Icmpv4 | Icmpv6): boolean {
   const { type } = icmp;
   return icmp instanceof Icmpv6

@@ -364,7 +364,7 @@ export class Reassemble implements Stage {
     return newest === but ? this.#shares.before(newest) : newest;
   }
 
-  /** Tells whether a datagram is from the same source (IPv4 address, IPv6 /64) as the one in the key. */
+  /** Reports whether a datagram is from the same source (IPv4 address, IPv6 /64) as the one in the key. */
   #isOfSameSource(datagram: number): boolean {
     this.#datagrams.readKey(datagram, this.#otherKey);
     const { words: one } = this.#key;
@@ -457,7 +457,7 @@ function minHeader({ version, protocol }: Ip): number {
     : MIN_HEADERS[protocol]!;
 }
 
-/** Tells whether a packet must be joined with others. Removes the Fragment headers of a whole packet. */
+/** Reports whether a packet must be joined with others. Removes the Fragment headers of a whole packet. */
 function isFragment(packet: Packet): boolean {
   const ip = Ip.of(packet);
   if (ip === undefined) return false;

@@ -231,7 +231,7 @@ function readForward(forward: PortForward, outside: Uint32Array): Forward {
   };
 }
 
-/** Tells whether two rules share a port of an address. */
+/** Reports whether two rules share a port of an address. */
 function overlap(one: Forward, other: Forward): boolean {
   return one.protocol === other.protocol && one.firstPort <= other.lastPort &&
     other.firstPort <= one.lastPort &&

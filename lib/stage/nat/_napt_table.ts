@@ -217,7 +217,7 @@ export class NaptTable {
     return mapping < 0 ? NONE : this.#mappingAt[mapping]!;
   }
 
-  /** Tells whether an inside endpoint has a flow with this address; always `true` for a filter that admits any address. */
+  /** Reports whether an inside endpoint has a flow with this address; always `true` for a filter that admits any address. */
   knows(inside: number, port: number, remote: number): boolean {
     if (this.#contacts === undefined) return true;
     return this.#contacts.find(this.#contactKey(inside, port, remote)) >= 0;

@@ -15,7 +15,7 @@ const { FRAGMENT_OFFSET, ICMP_ID, IPV4_CHECKSUM, IPV4_FLAGS, IPV4_HEADER, IPV4_P
 /** View of the packet that the current error quotes. */
 const quoted = new QuotedPacket();
 
-/** Tells whether an error quotes a whole IP header and not another error, whose quotation would stay untranslated. */
+/** Reports whether an error quotes a whole IP header and not another error, whose quotation would stay untranslated. */
 export function quotesPacket(icmp: Icmpv4 | Icmpv6, version: 4 | 6): boolean {
   return quoted.read(icmp) && (quoted.icmpType < 0 || !isIcmpError(version, quoted.icmpType));
 }

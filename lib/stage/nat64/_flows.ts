@@ -220,7 +220,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     return this.#idStart[session]!;
   }
 
-  /** Tells whether the inside endpoint of a key has a session with the key's remote address. */
+  /** Reports whether the inside endpoint of a key has a session with the key's remote address. */
   knows(key: FlowKey): boolean {
     return this.#contacts.find(this.#part(key, key.words[5]!)) >= 0;
   }
@@ -243,7 +243,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
   }
 
-  /** Tells whether the host that opens this session, or its network, has used up its share. */
+  /** Reports whether the host that opens this session, or its network, has used up its share. */
   #isSurplus(key: FlowKey, fromInside: boolean): boolean {
     if (!fromInside) return this.#hosts.isUsed(this.#remoteOf(key));
     return this.#hosts.isUsed(this.#insideOf(key)) || this.#networks.isUsed(this.#networkKey(key));
@@ -436,7 +436,7 @@ function stateOf(protocol: number): number {
   return protocol === Protocol.Tcp ? State.Tcp : protocol === Protocol.Udp ? State.Udp : State.Icmp;
 }
 
-/** Tells whether a value is a session of {@linkcode Flows.save}. */
+/** Reports whether a value is a session of {@linkcode Flows.save}. */
 export function isSaved(value: unknown): value is SavedSession {
   if (!Array.isArray(value) || value.length !== 10 || typeof value[1] !== "string") return false;
   const numbersFit = value.every((number, i) =>

@@ -148,7 +148,7 @@ export function toIpv6(
   return undefined;
 }
 
-/** Tells whether the options hold a source route with hops left. */
+/** Reports whether the options hold a source route with hops left. */
 function isRouted(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end && bytes[at] !== END_OF_OPTIONS;) {
     const type = bytes[at]!;

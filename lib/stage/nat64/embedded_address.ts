@@ -76,7 +76,7 @@ export class EmbeddingPrefix {
     );
   }
 
-  /** Tells whether an address, 16 bytes from `start` on, has the prefix and the zero byte. */
+  /** Reports whether an address, 16 bytes from `start` on, has the prefix and the zero byte. */
   contains(bytes: Uint8Array, start = 0): boolean {
     for (let i = 0; i < this.#length; i++) if (bytes[start + i] !== this.#bytes[i]) return false;
     return bytes[start + U] === 0;

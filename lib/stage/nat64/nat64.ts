@@ -431,7 +431,7 @@ function refuse(packet: Packet, reason: Nat64Drop | Untranslatable, context: Sta
   return -1;
 }
 
-/** Tells whether a packet is IPv4, routers may fragment it, and it exceeds the minimum IPv6 MTU after translation. */
+/** Reports whether a packet is IPv4, routers may fragment it, and it exceeds the minimum IPv6 MTU after translation. */
 function mayBeFragmented(packet: Packet): boolean {
   const { view, offset, length } = packet;
   return length > MAX_IPV4_LENGTH && versionOf(packet) === 4 &&
@@ -452,7 +452,7 @@ function setWord(packet: Packet, ip: Ip, at: number, value: number): void {
   adjustTransport(packet, upper, upper + payloadLength, protocol, difference(before, value));
 }
 
-/** Tells whether the IPv6 address at `at` is that of a host, and not link-local. */
+/** Reports whether the IPv6 address at `at` is that of a host, and not link-local. */
 function isHost({ view }: Packet, at: number): boolean {
   return isUnicast6(view, at) && view.getUint32(at) >>> 22 !== 0x3fa;
 }

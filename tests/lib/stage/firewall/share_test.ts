@@ -55,7 +55,7 @@ class Rig {
     return (direction === Direction.Outbound ? far : device).length === 1;
   }
 
-  /** Tells whether a flow is known: its packets are not new. */
+  /** Reports whether a flow is known: its packets are not new. */
   knows(direction: Direction, text: string): boolean {
     return this.firewall.explain(packetFor(text), direction).by === "flow";
   }
