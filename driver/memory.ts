@@ -20,9 +20,16 @@ export interface MemoryDeviceOptions {
   mtu?: number;
   /** Maximum number of packets waiting in each direction; `write` takes no more. @default {500} */
   queueLength?: number;
+  /** Content of packets: `"ip"`, or `"any"` for an end below a VPN protocol. @default {"ip"} */
+  payload?: "ip" | "any";
 }
 
-const NAMES: OptionKinds<MemoryDeviceOptions> = { name: "text", mtu: "number", queueLength: "number" };
+const NAMES: OptionKinds<MemoryDeviceOptions> = {
+  name: "text",
+  mtu: "number",
+  queueLength: "number",
+  payload: ["ip", "any"],
+};
 
 /**
  * One of two connected devices: a packet written to one is read from the other. If both belong to one loop, packets are
@@ -51,6 +58,7 @@ export class MemoryDevice implements Device {
   readonly name: string;
   /** MTU (bytes); `write` drops longer packets, except super-packets. */
   readonly mtu: number;
+  readonly payload: "ip" | "any";
   /** True: super-packets and packets with partial checksums pass unchanged. */
   readonly offload = true;
   /** No descriptor: the device calls `EndHost.wake`. */
@@ -68,9 +76,10 @@ export class MemoryDevice implements Device {
   #writtenBytes = 0;
   #dropped = 0;
 
-  private constructor(name: string, mtu: number, queueLength: number) {
+  private constructor(name: string, { mtu, queueLength, payload }: Required<MemoryDeviceOptions>) {
     this.name = name;
     this.mtu = mtu;
+    this.payload = payload;
     this.#incoming = new PacketQueue({ packets: queueLength });
   }
 
@@ -82,11 +91,11 @@ export class MemoryDevice implements Device {
   static pair(options: MemoryDeviceOptions = {}): [MemoryDevice, MemoryDevice] {
     const attempt = "create memory devices";
     checkOptions(attempt, options, NAMES);
-    const { name = "memory", mtu = 1500, queueLength = 500 } = options;
+    const { name = "memory", mtu = 1500, queueLength = 500, payload = "ip" } = options;
     checkInteger(attempt, "mtu", mtu, 1, 65_535);
     checkInteger(attempt, "queueLength", queueLength, 1, Number.MAX_SAFE_INTEGER);
-    const near = new MemoryDevice(name, mtu, queueLength);
-    const far = new MemoryDevice(`${name}-far`, mtu, queueLength);
+    const parts = { name, mtu, queueLength, payload };
+    const [near, far] = [new MemoryDevice(name, parts), new MemoryDevice(`${name}-far`, parts)];
     near.#partner = far;
     far.#partner = near;
     return [near, far];

@@ -12,6 +12,8 @@ export type Waitable = number;
 export interface EndHost {
   /** Pool that the end's packets come from. */
   readonly pool: PacketPool;
+  /** Start time of the current breath, or of the last one (monotonic milliseconds). */
+  readonly now: number;
   /** Requests a breath (turn of the packet loop). Safe in any callback on the loop's thread. */
   wake(): void;
   /**
@@ -70,6 +72,13 @@ export interface TunnelEnd extends Disposable {
   readonly payload?: "ip" | "any";
   /** Accepts super-packets; for an end without offload they are segmented. @default {false} */
   readonly offload?: boolean;
+  /**
+   * Time of the next {@linkcode TunnelEnd.tick}, for an end with timers (monotonic milliseconds). It may change; earlier
+   * only during a breath or before {@linkcode EndHost.wake}. @default {none}
+   */
+  readonly due?: number;
+  /** Does timed work, in the first breath (turn of the packet loop) from {@linkcode TunnelEnd.due} on. */
+  tick?(): void;
   /** Error that ended it; `undefined` while it works. */
   readonly failure: Error | undefined;
   /** Resolves when the system has released everything, for an end whose `close` does not do so at once. */
@@ -151,6 +160,7 @@ export function checkEnd(end: TunnelEnd): void {
   for (const method of ["attach", "read", "write", "close"] as const) {
     checkOption(attempt, method, end[method], "function");
   }
+  if (end.tick !== undefined) checkOption(attempt, "tick", end.tick, "function");
   const { waits } = end;
   checkOption(attempt, "waits", waits, "list");
   if (waits.length === 0) throw new TypeError(`Cannot ${attempt}: waits must have at least one element`);

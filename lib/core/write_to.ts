@@ -3,13 +3,16 @@
 import type { PacketBatch } from "./batch.ts";
 import type { TunnelEnd } from "./end.ts";
 
+/** The part of an end that packets are written to. */
+export type PacketSink = Pick<TunnelEnd, "name" | "offload" | "write">;
+
 /**
  * Writes a batch to an end and returns the number of packets taken. Even if the end misbehaves, each packet left in the
  * batch belongs to the batch and is there once.
  *
  * @throws {TypeError} naming the end, when it threw or did not take the packets that it reports.
  */
-export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
+export function writeTo(end: PacketSink, batch: PacketBatch): number {
   const { length } = batch;
   let taken: number;
   try {
@@ -22,7 +25,7 @@ export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
   return batch.length === 0 && taken === length ? taken : checkTaken(end, batch, length, taken);
 }
 
-function checkTaken(end: TunnelEnd, batch: PacketBatch, length: number, taken: number): number {
+function checkTaken(end: PacketSink, batch: PacketBatch, length: number, taken: number): number {
   const left = batch.length;
   const { packets } = batch;
   let isWhole = left <= length;

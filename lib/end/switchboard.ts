@@ -153,6 +153,13 @@ export class Switchboard implements TunnelEnd {
     return total;
   }
 
+  /** Time of the next tick of an end. */
+  get due(): number {
+    let due = Infinity;
+    for (const end of this.ends) if (end.due! < due) due = end.due!;
+    return due;
+  }
+
   get failure(): Error | undefined {
     return this.ends.find(({ failure }) => failure !== undefined)?.failure;
   }
@@ -179,6 +186,10 @@ export class Switchboard implements TunnelEnd {
     }
     this.#first = (this.#first + 1) % length;
     return batch.length - start;
+  }
+
+  tick(): void {
+    for (const end of this.ends) if (end.due! <= this.#host!.now) end.tick!();
   }
 
   write(batch: PacketBatch): number {

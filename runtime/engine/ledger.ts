@@ -26,6 +26,31 @@ export class Ledger {
     return direction === Direction.Outbound ? this.counters.outbound : this.counters.inbound;
   }
 
+  /** Returns a packet for a stage to fill; `undefined` when the pool is empty. */
+  take(length: number): Packet | undefined {
+    return this.pool.take(length);
+  }
+
+  /**
+   * Finishes a packet that the end to which a direction leads took: gives it back and, with a reason, counts it as dropped
+   * instead of delivered.
+   */
+  finish(packet: Packet, direction: Direction, reason: string | undefined): void {
+    if (reason === undefined) return this.giveBack(packet);
+    const flow = this.flow(direction);
+    flow.packetsOut--;
+    flow.bytesOut -= packet.length;
+    this.discard(packet, reason);
+  }
+
+  /** Counts a packet that came from the source of a direction and was dropped on arrival. */
+  refuse(length: number, direction: Direction, reason: string): void {
+    const flow = this.flow(direction);
+    flow.packetsIn++;
+    flow.bytesIn += length;
+    this.counters.drop(reason);
+  }
+
   /** Drops a packet and counts it under `reason`. */
   discard(packet: Packet, reason: string): void {
     this.counters.drop(reason);

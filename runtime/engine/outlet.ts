@@ -1,7 +1,7 @@
 /** The exit of a tunnel to one end: checks packets, segments super-packets unless the end takes them, and writes. */
 
-import type { Direction, FlowStats, Packet, PacketBatch, TunnelEnd } from "../../lib/core/mod.ts";
-import { writeTo } from "../../lib/core/write_to.ts";
+import type { Direction, FlowStats, Packet, PacketBatch } from "../../lib/core/mod.ts";
+import { type PacketSink, writeTo } from "../../lib/core/write_to.ts";
 import type { Ledger } from "./ledger.ts";
 import { SegmentQueue } from "./segment_queue.ts";
 
@@ -30,7 +30,7 @@ export class Outlet {
    * Writes a batch to the end; returns true if any packet left the batch. Packets that a script has moved out of their
    * slots are dropped, because ends give the system the memory address of the bytes.
    */
-  exhale(end: TunnelEnd, batch: PacketBatch): boolean {
+  exhale(end: PacketSink, batch: PacketBatch): boolean {
     const segmenting = this.#segmenting;
     const { packets, length } = batch;
     let bytes = 0;
@@ -69,7 +69,7 @@ export class Outlet {
     this.#segmenting.clear(reason);
   }
 
-  #writeSegments(end: TunnelEnd): boolean {
+  #writeSegments(end: PacketSink): boolean {
     const { segments } = this.#segmenting;
     let bytes = 0;
     for (let i = 0; i < segments.length; i++) {
@@ -81,7 +81,7 @@ export class Outlet {
   }
 
   /** Writes packets with a total of `bytes` bytes; returns true if the end took any. */
-  #write(end: TunnelEnd, batch: PacketBatch, bytes: number): boolean {
+  #write(end: PacketSink, batch: PacketBatch, bytes: number): boolean {
     const { length } = batch;
     try {
       writeTo(end, batch);

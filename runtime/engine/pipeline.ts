@@ -23,6 +23,7 @@ import {
 } from "../../lib/core/mod.ts";
 import { SINGLE_WORKER } from "../../lib/core/stage.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
+import type { PacketSink } from "../../lib/core/write_to.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import type { Ledger } from "./ledger.ts";
 import { Outlet } from "./outlet.ts";
@@ -281,12 +282,12 @@ export class Pipeline implements StageRow {
   }
 
   /** Writes the packets that wait for the far end; returns true if any left. */
-  exhaleToFar(end: TunnelEnd): boolean {
+  exhaleToFar(end: PacketSink): boolean {
     return this.#farOutlet.exhale(end, this.forFar);
   }
 
   /** Writes the packets that wait for the device; returns true if any left. */
-  exhaleToDevice(end: TunnelEnd): boolean {
+  exhaleToDevice(end: PacketSink): boolean {
     return this.#deviceOutlet.exhale(end, this.forDevice);
   }
 
@@ -308,14 +309,6 @@ export class Pipeline implements StageRow {
   takes(direction: Direction): boolean {
     const waiting = direction === Direction.Outbound ? this.waitingForFar : this.waitingForDevice;
     return waiting < TURNED_LIMIT;
-  }
-
-  /** Counts a packet of another worker that was dropped on arrival. */
-  refuse(length: number, direction: Direction, reason: string): void {
-    const flow = this.ledger.flow(direction);
-    flow.packetsIn++;
-    flow.bytesIn += length;
-    this.ledger.counters.drop(reason);
   }
 
   /** Takes a packet that another worker has handed over, for the stage with the same index. */

@@ -55,6 +55,8 @@ export class Relay implements LoopMember {
   readonly busyPoll: number;
   /** True during a breath. */
   isBreathing = false;
+  /** Start time of the last breath (monotonic milliseconds). */
+  now = 0;
 
   readonly #device: Device;
   readonly #far: TunnelEnd | undefined;
@@ -64,6 +66,8 @@ export class Relay implements LoopMember {
   readonly #host: RelayHost;
   /** Descriptors of both ends, and their places in the loop's wait. */
   readonly #waits: readonly EndWait[];
+  /** Ends with timers. */
+  readonly #timed: readonly TunnelEnd[];
   readonly #devicePlaces: number[] = [];
   readonly #farPlaces: number[] = [];
 
@@ -76,11 +80,14 @@ export class Relay implements LoopMember {
     this.#sent = sent;
     this.#link = link;
     this.#host = host;
+    this.#timed = [device, far].filter((end) => end?.tick !== undefined) as TunnelEnd[];
     this.#waits = [...device.waits, ...(far?.waits ?? [])];
   }
 
   get due(): number {
-    return this.#pipeline.due;
+    let { due } = this.#pipeline;
+    for (const end of this.#timed) if (end.due! < due) due = end.due!;
+    return due;
   }
 
   get waitable(): boolean {
@@ -91,6 +98,7 @@ export class Relay implements LoopMember {
 
   breathe(now: number, waited: Waiter | undefined): Breath {
     this.isBreathing = true;
+    this.now = now;
     const came = this.#move(now, waited);
     this.isBreathing = false;
     this.#host.breathed(came);
@@ -148,6 +156,11 @@ export class Relay implements LoopMember {
       more = true;
     }
     if (pipeline.due <= now && pipeline.tick(now)) more = true;
+    for (const end of this.#timed) {
+      if (!(end.due! <= now)) continue;
+      end.tick!();
+      more = true;
+    }
     if (pipeline.pending || pipeline.waitingForFar > waiting) more = true;
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }

@@ -81,7 +81,7 @@ export class SegmentQueue {
     if (this.#packet === undefined) return true;
     while (this.#segmenter.remaining > 0) {
       if (this.segments.full) return false;
-      const segment = this.#segmenter.next(this.#ledger.pool);
+      const segment = this.#segmenter.next(this.#ledger);
       if (segment === undefined) {
         if (this.segments.length > 0) return false;
         this.#abandon("pool empty");

@@ -139,7 +139,7 @@ export class StagePlace implements StageContext, Borrower {
 
   take(length: number): Packet | undefined {
     if (this.#row.closed) return undefined;
-    const packet = this.#ledger.pool.take(length);
+    const packet = this.#ledger.take(length);
     if (packet === undefined) return undefined;
     packet.owner = this;
     packet.isFixed = true;

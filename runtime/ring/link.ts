@@ -145,7 +145,7 @@ export class WorkerLink implements OtherWorkers {
         const flow = direction === Direction.Outbound ? this.#handed.outbound : this.#handed.inbound;
         flow.packetsIn++;
         flow.bytesIn += nextLength;
-        if (packet === undefined) pipeline.refuse(nextLength, direction, "longer than any slot");
+        if (packet === undefined) pipeline.ledger.refuse(nextLength, direction, "longer than any slot");
         else pipeline.accept(packet, nextTag >>> 1, direction, now);
       }
     }

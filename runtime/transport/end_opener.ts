@@ -7,6 +7,8 @@ import type { TunnelEnd } from "../../lib/core/mod.ts";
 export interface FarEndContext {
   /** Aborts when the tunnel closes; an unfinished opener must then reject with the abort reason at once. */
   readonly signal: AbortSignal;
+  /** Default of the `payload` option of the end: `"any"` for the end below a VPN protocol. @default {"ip"} */
+  readonly payload?: NonNullable<TunnelEnd["payload"]>;
   /**
    * Routes the packets that the far end itself sends to an address outside the tunnel, whose routes may cover the
    * address. Must be called before each use of an address: when opening, when reconnecting, and for a new peer.

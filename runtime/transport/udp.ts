@@ -164,7 +164,7 @@ async function openUdp(
   options: UdpOptions,
   context: FarEndContext,
 ): Promise<UdpTransport> {
-  const { interface: name, mtu, payload } = options;
+  const { interface: name, mtu, payload = context.payload } = options;
   const bypass = (address: Address) => context.bypass(address, name);
   const hasName = remote !== undefined && remote.family === undefined;
   const family = anywhere || local === undefined ? remote?.family : local.family;

@@ -119,11 +119,18 @@ export function websocket(
   if (text !== undefined) {
     const url = parseUrl(text);
     const proxy = options.proxy === undefined ? undefined : new HttpProxy(options.proxy);
-    return (context = WITHOUT_TUNNEL) => connect(url, options, { retryAfter, timeout, proxy }, context);
+    return (context = WITHOUT_TUNNEL) =>
+      connect(url, optionsIn(context, options), { retryAfter, timeout, proxy }, context);
   }
   const local = parseListen(listen!, `listen "${listen}"`);
   const rules = handshakeRules(options.path, options.origins);
-  return (context = WITHOUT_TUNNEL) => listenOn(local, options, { ...rules, timeout }, context);
+  return (context = WITHOUT_TUNNEL) =>
+    listenOn(local, optionsIn(context, options), { ...rules, timeout }, context);
+}
+
+/** Completes the options with the payload that the context asks for. */
+function optionsIn({ payload }: FarEndContext, options: WebSocketOptions): WebSocketOptions {
+  return { ...options, payload: options.payload ?? payload };
 }
 
 /** Checks a time; with a longer time, a timer would fire at once. */

@@ -31,6 +31,7 @@ export class WebSocketTransport implements Transport {
   readonly name: string;
   /** No descriptor: it calls `wake`. */
   readonly waits: readonly EndWait[] = [{ waitable: undefined }];
+  readonly payload: "ip" | "any";
   /** Maximum length of the outer IPv6, TCP, TLS and frame headers (bytes). */
   readonly overhead: number;
   /** Maximum packet length (bytes), regardless of the path, because TCP segments the stream. */
@@ -56,7 +57,7 @@ export class WebSocketTransport implements Transport {
   constructor(
     name: string,
     local: string | undefined,
-    { queueLength, payload }: { queueLength?: number; payload?: "ip" | "any" },
+    { queueLength, payload = "ip" }: { queueLength?: number; payload?: "ip" | "any" },
     source: (owner: ConnectionOwner) => ConnectionSource,
   ) {
     this.name = name;
@@ -65,6 +66,7 @@ export class WebSocketTransport implements Transport {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#settleClosed = resolve;
+    this.payload = payload;
     this.#incoming = new ReceiveQueue(queueLength, payload);
     this.#source = source(this.#owner());
   }

@@ -368,27 +368,20 @@ export class Tunnel implements AsyncDisposable {
   /** Returns the host of the end that a direction leads to. */
   #host(direction: Direction): EndHost {
     const ledger = this.#ledger;
-    const leaving = ledger.flow(direction);
-    const arriving = ledger.flow(opposite(direction));
+    const now = () => this.#relay?.now ?? 0;
     return {
       pool: ledger.pool,
+      get now() {
+        return now();
+      },
       wake: () => this.#loop.wake(),
       watch: (waitable, readable) => {
         const end = this.#loop.watch(waitable, readable);
         this.#cleanups.push(end);
         return end;
       },
-      finish: (packet, reason) => {
-        if (reason === undefined) return ledger.giveBack(packet);
-        leaving.packetsOut--;
-        leaving.bytesOut -= packet.length;
-        ledger.discard(packet, reason);
-      },
-      refuse: (bytes, reason) => {
-        arriving.packetsIn++;
-        arriving.bytesIn += bytes;
-        ledger.counters.drop(reason);
-      },
+      finish: (packet, reason) => ledger.finish(packet, direction, reason),
+      refuse: (bytes, reason) => ledger.refuse(bytes, opposite(direction), reason),
     };
   }
 

@@ -13,9 +13,9 @@ const SCRIPTS = FLOORS.indexOf("scripts");
  * is not named here is refused.
  */
 const ORDER: Record<string, readonly (readonly string[])[]> = {
-  lib: [["core"], ["wire"], ["end", "split", "table", "filter"], ["icmp", "pcap"], ["stage"]],
+  lib: [["core"], ["wire"], ["end", "split", "table", "filter"], ["icmp", "pcap", "vpn"], ["stage"]],
   driver: [["posix", "windows"], ["bsd", "linux"], ["freebsd", "macos"]],
-  runtime: [["engine", "transport"], ["dns", "ring"], ["tunnel"], ["workers"], ["script"], ["cli"]],
+  runtime: [["engine", "transport"], ["dns", "ring", "vpn"], ["tunnel"], ["workers"], ["script"], ["cli"]],
 };
 /** A folder each of whose folders stands by itself: a stage never imports another one. */
 const ROOMS = "lib/stage/";

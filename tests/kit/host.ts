@@ -17,6 +17,8 @@ export class TestHost implements EndHost {
   refusedBytes = 0;
   /** How often the end asked for a breath. */
   wakes = 0;
+  /** Start time of the breath that the test plays. */
+  now = 0;
   readonly #watches = new Set<() => void>();
 
   /** A host with a pool of its own, pre-filled with 0xa5. */

@@ -95,10 +95,13 @@ export class Mirror implements Stage {
     if (this.#direction !== Direction.Outbound) this.#copyAll(batch, Direction.Inbound, context);
   }
 
-  /** Writes copies for which the end had no room, when it has room again. */
-  tick(context: StageContext): undefined {
+  /** Writes copies for which the end had no room, when it has room again, and runs the end's own timers. */
+  tick(context: StageContext): number | undefined {
     this.#context = context;
     this.#write();
+    const end = this.#end;
+    if (end.due! <= context.now) end.tick!();
+    return end.due! < Infinity ? Math.max(0, end.due! - context.now) : undefined;
   }
 
   close(): void {
@@ -152,8 +155,12 @@ export class Mirror implements Stage {
 
   #host(): EndHost {
     const pool = this.#pool;
+    const now = () => this.#context?.now ?? 0;
     return {
       pool,
+      get now() {
+        return now();
+      },
       wake: () => this.#context?.wake(),
       finish: (packet, reason) => {
         if (reason !== undefined) {
