@@ -76,7 +76,7 @@ Deno.test("inside a layer, a folder imports those before it alone", () => {
   isClean("lib/stage/nat/napt44.ts", 'import "../../table/flow_table.ts"; import "../../core/mod.ts";');
   isClean("runtime/mod.ts", 'export * from "./cli/main.ts";');
   isClean("runtime/cli/run.ts", 'import "../mod.ts";');
-  const lib = "inside lib/, core < wire < end, split, table, filter < icmp, pcap < stage";
+  const lib = "inside lib/, core < wire < end, split, table, filter < icmp, pcap, vpn < stage";
   breaks(
     "lib/core/packet.ts",
     'import type { Ipv4 } from "../wire/ipv4.ts"; export type A = Ipv4;',
