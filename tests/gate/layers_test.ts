@@ -95,7 +95,7 @@ Deno.test("inside a layer, a folder imports those before it alone", () => {
   breaks(
     "runtime/engine/relay.ts",
     'import type { WorkerLink } from "../ring/link.ts"; export type A = WorkerLink;',
-    "warren/floors: runtime/engine/ imports runtime/ring/link.ts: inside runtime/, engine, transport < dns, ring" +
+    "warren/floors: runtime/engine/ imports runtime/ring/link.ts: inside runtime/, engine, transport < dns, ring, vpn" +
       " < tunnel < workers < script < cli",
   );
   breaks(
