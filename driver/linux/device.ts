@@ -30,7 +30,7 @@ import type { DeviceQueue } from "./queue/queue.ts";
 import { TunQueue } from "./queue/tun_queue.ts";
 import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";
-import { ownLinks } from "./own_links.ts";
+import { ownLinks } from "./host_routes.ts";
 import { rescue } from "./rescue.ts";
 import { checkRoutes, Setup } from "./setup.ts";
 import { StateRestorer } from "./state_restorer.ts";

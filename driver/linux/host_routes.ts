@@ -27,7 +27,6 @@ import {
   RouteType,
 } from "./netlink/routes.ts";
 import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./netlink/socket.ts";
-import { ownLinks } from "./own_links.ts";
 
 // Specification: include/uapi/linux/rtnetlink.h
 const RT_TABLE_DEFAULT = 253;
@@ -35,6 +34,9 @@ const RT_TABLE_DEFAULT = 253;
 // Implementation
 /** resolv.conf(5), and the file in which systemd-resolved lists its upstream servers. */
 const RESOLVER_FILES = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/** Link indexes of the devices that this process has open: no path that bypasses a tunnel may lead through them. */
+export const ownLinks: Set<number> = new Set();
 
 /** A path to an address: the link, the next hop if there is one, and the source address. */
 type Path = Pick<Route, "index" | "gateway" | "via" | "source">;

@@ -1,7 +1,5 @@
 /** The Internet checksum of bytes (RFC 1071) and its incremental update (RFC 1624). */
 
-import { fold } from "./fold.ts";
-
 // Implementation
 let viewed: ArrayBufferLike = new ArrayBuffer(0);
 let view: DataView = new DataView(viewed);
@@ -13,6 +11,12 @@ function viewOf(bytes: Uint8Array): DataView {
     view = new DataView(viewed);
   }
   return view;
+}
+
+/** Folds a sum to 16 bits (RFC 1071 section 1). */
+export function fold(sum: number): number {
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return (sum & 0xffff) + (sum >>> 16);
 }
 
 /**

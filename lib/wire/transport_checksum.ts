@@ -1,7 +1,6 @@
 /** Transport checksums of packets: offset of the field, pseudo-header, coverage, update and computation. */
 
-import { adjust, checksum, sum } from "../core/checksum.ts";
-import { fold } from "../core/fold.ts";
+import { adjust, checksum, fold, sum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
 import { Protocol } from "./protocol.ts";

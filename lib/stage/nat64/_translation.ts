@@ -8,7 +8,7 @@
  * error quotes; the ICMP header in front of it moves as well.
  */
 
-import { fold } from "../../core/fold.ts";
+import { fold } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Protocol } from "../../wire/protocol.ts";
