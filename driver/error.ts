@@ -33,6 +33,13 @@ export class DriverError extends Error {
 /** Remedy for a system that Warren has no driver for. */
 export const WITHOUT_DRIVER = "use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows";
 
+/** Returns the error for a system that Warren has no driver for. */
+export function noDriver(): Error {
+  return new Deno.errors.NotSupported(
+    `Cannot use this system: Warren has no driver for ${Deno.build.os} yet: ${WITHOUT_DRIVER}`,
+  );
+}
+
 /** Returns the message of a thrown value, which may not be an `Error`. */
 export function errorMessage(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);

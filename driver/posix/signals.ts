@@ -1,6 +1,6 @@
 /** Detection of signals that were ignored when the process started, as with nohup(1) or in background jobs. */
 
-import type { Posix } from "./libc.ts";
+import { openPosix } from "../open_posix.ts";
 
 // Specification: signal.h, the same on Linux, macOS and FreeBSD.
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
@@ -19,8 +19,13 @@ const SIG_IGN = 1n;
  */
 const SIGACTION_BYTES = 152;
 
-/** Returns the ignored signals. Call it before the first `Deno.addSignalListener`, which replaces the setting. */
-export function ignoredSignals({ functions }: Posix): Deno.Signal[] {
+/**
+ * Returns the ignored signals; none on Windows. Call it before the first `Deno.addSignalListener`, which replaces the
+ * setting.
+ */
+export async function ignoredSignals(): Promise<Deno.Signal[]> {
+  const functions = (await openPosix())?.functions;
+  if (functions === undefined) return [];
   return Object.entries(SIGNAL_NUMBERS).flatMap(([name, number]) => {
     const action = new Uint8Array(SIGACTION_BYTES);
     const isKnown = functions.sigaction(number, null, action) === 0;

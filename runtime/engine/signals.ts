@@ -1,6 +1,6 @@
 /** Callbacks before the process ends by a signal, `Deno.exit` or an uncaught error, so that tunnels can close. */
 
-import { ignoredSignals } from "../../driver/mod.ts";
+import { ignoredSignals } from "../../driver/posix/signals.ts";
 
 /** Signals that end a tunnel, unless the process was started with them ignored. */
 const END_SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"

@@ -6,7 +6,10 @@
  *     breath ─► publish ───────────────────────────────► stats
  */
 
-import { openWakeup, type Waiter, type Wakeup, type WakeupEnds } from "../../driver/mod.ts";
+import { openPosix } from "../../driver/open_posix.ts";
+import { openWakeupEnds, Wakeup } from "../../driver/posix/wakeup.ts";
+import type { WakeupEnds } from "../../driver/share.ts";
+import type { Waiter } from "../../driver/waiter.ts";
 import { Direction, type Packet, type TunnelStats, type WorkerPlace } from "../../lib/core/mod.ts";
 import type { Counters } from "../../lib/core/stats.ts";
 import type { OtherWorkers, Pipeline } from "../engine/pipeline.ts";
@@ -45,18 +48,21 @@ export interface LinkHost {
 
 /** Creates the shared parts of a tunnel with `count` workers; {@linkcode closeLinkParts} releases them. */
 export async function createLinkParts(count: number): Promise<LinkParts> {
-  const wakeups: WakeupEnds[] = [];
-  for (let i = 0; i < count; i++) wakeups.push((await openWakeup()).ends);
+  const posix = (await openPosix())!;
   return {
     counters: Array.from({ length: count }, allocateCounters),
     waiting: new SharedArrayBuffer(4 * count),
-    wakeups,
+    wakeups: Array.from({ length: count }, () => openWakeupEnds(posix)),
   };
 }
 
 /** Closes the wakeups of shared parts, after the last worker has ended. */
 export async function closeLinkParts({ wakeups }: LinkParts): Promise<void> {
-  for (const ends of wakeups) (await openWakeup(ends)).wakeup.close();
+  for (const ends of wakeups) (await joinWakeup(ends)).close();
+}
+
+async function joinWakeup(ends: WakeupEnds): Promise<Wakeup> {
+  return new Wakeup((await openPosix())!, ends);
 }
 
 /** One worker's side of a link. */
@@ -95,9 +101,7 @@ export class WorkerLink implements OtherWorkers {
 
   /** Opens one worker's side of a link. */
   static async open(place: WorkerPlace, parts: LinkParts, host: LinkHost): Promise<WorkerLink> {
-    const wakeups: Wakeup[] = [];
-    for (const ends of parts.wakeups) wakeups.push((await openWakeup(ends)).wakeup);
-    return new WorkerLink(place, parts, wakeups, host);
+    return new WorkerLink(place, parts, await Promise.all(parts.wakeups.map(joinWakeup)), host);
   }
 
   /**

@@ -6,7 +6,8 @@
  * Each worker runs the script on its own queue. Only the first worker configures devices, handles signals and prints.
  */
 
-import { type DeviceShare, dropShare, joinDevice } from "../../driver/mod.ts";
+import { dropShare, joinDevice } from "../../driver/open_device.ts";
+import type { DeviceShare } from "../../driver/share.ts";
 import type { Device, WorkerPlace } from "../../lib/core/mod.ts";
 import { parseScriptFlags } from "./flags.ts";
 import { currentLoop } from "../engine/loop.ts";

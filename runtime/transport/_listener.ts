@@ -8,7 +8,7 @@
  */
 
 import { setImmediate } from "node:timers/promises";
-import { unmapAddress } from "../../driver/mod.ts";
+import { unmapAddress } from "../../driver/udp_socket.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { acceptanceText, type HandshakeRules, type Refusal, refusalOf, refusalText } from "./_handshake.ts";

@@ -1,11 +1,7 @@
 /** Devices as far ends. */
 
-import {
-  checkDeviceOptions,
-  type CheckedDeviceOptions,
-  type DeviceOptions,
-  openCheckedDevice,
-} from "../../driver/mod.ts";
+import { openCheckedDevice } from "../../driver/open_device.ts";
+import { checkDeviceOptions, type CheckedDeviceOptions, type DeviceOptions } from "../../driver/options.ts";
 import type { Device } from "../../lib/core/mod.ts";
 
 /** Options that each opener was created with, for scripts whose workers each open one queue of the device. */

@@ -1,6 +1,7 @@
 /** URLs of far ends: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
 
-import { type DeviceOptions, MAX_DATAGRAM } from "../../driver/mod.ts";
+import type { DeviceOptions } from "../../driver/options.ts";
+import { MAX_DATAGRAM } from "../../driver/udp_socket.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./host_port.ts";
 import type { Payload } from "./_payload.ts";
 import { device } from "./device.ts";

@@ -1,6 +1,7 @@
 /** A bounded set of the endpoints that packets were recently sent to; it may forget some, and never allocates. */
 
-import { Endpoint, isAt, MAX_BYPASSED } from "../../driver/mod.ts";
+import { MAX_BYPASSED } from "../../driver/bypass.ts";
+import { Endpoint, isAt } from "../../driver/udp_socket.ts";
 import type { Packet } from "../../lib/core/mod.ts";
 
 // Implementation

@@ -1,6 +1,7 @@
 /** Far ends over UDP: options, checks and opener. */
 
-import { MAX_DATAGRAM, openUdpSocket } from "../../driver/mod.ts";
+import { openUdpSocket } from "../../driver/mod.ts";
+import { MAX_DATAGRAM } from "../../driver/udp_socket.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./host_port.ts";

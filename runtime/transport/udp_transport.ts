@@ -20,7 +20,7 @@ import {
   portOf,
   type UdpSocket,
   unmapAddress,
-} from "../../driver/mod.ts";
+} from "../../driver/udp_socket.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import {
   type EndHost,

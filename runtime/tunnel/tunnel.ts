@@ -1,6 +1,6 @@
 /** The tunnel: a device joined to a far end through stages, held by one of three surfaces. */
 
-import type { Bypass } from "../../driver/mod.ts";
+import type { Bypass } from "../../driver/bypass.ts";
 import { bytesOf } from "../../lib/core/bytes_of.ts";
 import {
   type Device,

@@ -6,11 +6,10 @@
  * through FFI if Deno may not read them. This grants no additional rights, because FFI can read any file anyway.
  */
 
-import { moduleReader } from "../../driver/mod.ts";
-
 /** Starts a worker that imports a module. */
 export async function startWorker(module: URL, name: string): Promise<Worker> {
-  const text = `(${boot})(${await moduleReader()}, ${JSON.stringify(module.href)})`;
+  const { readModuleText } = await import("../../driver/linux/module_text.ts");
+  const text = `(${boot})(${readModuleText}, ${JSON.stringify(module.href)})`;
   const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
   const worker = new Worker(url, { type: "module", name });
   // The worker fetches the URL after this function has returned.

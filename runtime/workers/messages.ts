@@ -3,7 +3,7 @@
  * port, because messages of the worker's global scope belong to the script.
  */
 
-import type { DeviceShare } from "../../driver/mod.ts";
+import type { DeviceShare } from "../../driver/share.ts";
 import type { Heart } from "../engine/watchdog.ts";
 import type { LinkParts } from "../ring/link.ts";
 

@@ -9,12 +9,9 @@
  * A tunnel that ends in one worker ends in all workers.
  */
 
-import {
-  type CheckedDeviceOptions,
-  type DeviceShare,
-  dropShare,
-  openDeviceQueues,
-} from "../../driver/mod.ts";
+import { dropShare, openDeviceQueues } from "../../driver/open_device.ts";
+import type { CheckedDeviceOptions } from "../../driver/options.ts";
+import type { DeviceShare } from "../../driver/share.ts";
 import type { Device } from "../../lib/core/mod.ts";
 import { currentLoop } from "../engine/loop.ts";
 import type { TunnelStart } from "../tunnel/open_tunnel.ts";

@@ -18,7 +18,7 @@ import {
   Verdict,
 } from "../../lib/core/mod.ts";
 import { PacketBatch, PacketPool } from "../../lib/core/mod.ts";
-import { checkDeviceOptions } from "../../driver/mod.ts";
+import { checkDeviceOptions } from "../../driver/options.ts";
 import { closeAdapter, openAdapter } from "../../driver/windows/adapter.ts";
 import { openWintunDevice, type WintunDevice } from "../../driver/windows/device.ts";
 import { addressOf } from "../../driver/native_memory.ts";

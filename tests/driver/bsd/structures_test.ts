@@ -30,7 +30,7 @@ import {
   unitOf,
   UTUN_CONTROL_NAME,
 } from "../../../driver/macos/utun.ts";
-import { checkDeviceOptions } from "../../../driver/mod.ts";
+import { checkDeviceOptions } from "../../../driver/options.ts";
 import { formatAddress, formatCidr, parseAddress, parseCidr } from "../../../lib/wire/address.ts";
 
 /** A system that records its calls. */

@@ -8,7 +8,7 @@ import type { Bsd } from "../../../driver/bsd/bsd.ts";
 import { openFreeBsdDevice } from "../../../driver/freebsd/device.ts";
 import { Errno } from "../../../driver/freebsd/errno.ts";
 import { FREEBSD, type FreeBsd } from "../../../driver/freebsd/libc.ts";
-import { checkDeviceOptions, type DeviceOptions } from "../../../driver/mod.ts";
+import { checkDeviceOptions, type DeviceOptions } from "../../../driver/options.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { numbered } from "../../conformance/end.ts";
 import { TestHost } from "../../kit/host.ts";

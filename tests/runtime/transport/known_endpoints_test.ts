@@ -1,7 +1,8 @@
 /** The endpoints that a UDP transport knows, beside the addresses that a bypass remembers. */
 
 import { ok, strictEqual } from "node:assert/strict";
-import { Endpoint, MAX_BYPASSED } from "../../../driver/mod.ts";
+import { MAX_BYPASSED } from "../../../driver/bypass.ts";
+import { Endpoint } from "../../../driver/udp_socket.ts";
 import { Random } from "../../../lib/core/random.ts";
 import { KnownEndpoints } from "../../../runtime/transport/known_endpoints.ts";
 import { TestHost } from "../../kit/host.ts";

@@ -1,7 +1,8 @@
 /** Replies over UDP leave from the address that the peer has sent to; on loopback, which has many. Needs --allow-ffi. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import { clearLocal, Endpoint, hasLocal, isFromLocal, openUdpSocket } from "../../../driver/mod.ts";
+import { openUdpSocket } from "../../../driver/mod.ts";
+import { clearLocal, Endpoint, hasLocal, isFromLocal } from "../../../driver/udp_socket.ts";
 import { parseAddress } from "../../../lib/wire/address.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { udp } from "../../../runtime/transport/udp.ts";
