@@ -17,7 +17,7 @@ const PASSED_ON = new RegExp(
 /** Flags whose value may be in the next word. */
 const WITH_VALUE: readonly string[] = ["--cert", "--v8-flags", "--seed", "--location"];
 
-/** Returns true for a Deno flag that is passed on to the script, such as `--cert=authority.pem`. */
+/** Reports whether a word is a Deno flag that is passed on to the script, such as `--cert=authority.pem`. */
 export function isDenoFlag(word: string): boolean {
   return PASSED_ON.test(word);
 }

@@ -10,8 +10,6 @@ export interface ParseOptions {
   collect?: string[];
   /** Other names of flags. */
   alias?: Record<string, string>;
-  /** True to stop at the first argument that is not a flag. */
-  stopEarly?: boolean;
   /** Called for each unknown argument. */
   unknown?: (argument: string, key?: string, value?: unknown) => unknown;
 }

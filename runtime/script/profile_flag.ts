@@ -5,7 +5,7 @@ export const PROFILE_SUFFIX = ".cpuprofile";
 /** Name of the flag. Its optional value must follow "=", because in `--profile my.ts`, `my.ts` is the script. */
 export const PROFILE_FLAG = "profile";
 
-/** Returns true for `--profile` with or without a value. */
+/** Reports whether an argument is `--profile`, with or without a value. */
 export function isProfileFlag(argument: string): boolean {
   return argument.replace(/=.*/s, "") === `--${PROFILE_FLAG}`;
 }

@@ -226,7 +226,7 @@ export class Question {
   }
 }
 
-/** Returns true for an upstream's response that rejects EDNS or our version of it (RFC 6891 sections 6.1.3 and 7). */
+/** Reports whether an upstream's response rejects EDNS or our version of it (RFC 6891 sections 6.1.3 and 7). */
 export function refusesEdns(message: Uint8Array): boolean {
   const end = message.length;
   if (end < HEADER || (word(message, FLAGS) & RESPONSE) === 0) return false;

@@ -336,7 +336,7 @@ function readPrefix(text: string, family: 4 | 6, max: number): Prefix {
   return prefix;
 }
 
-/** Returns true for a name as {@linkcode formatName} writes it, which PTR answers need. */
+/** Reports whether a name is as {@linkcode formatName} writes it, which PTR answers need. */
 function isAsFormatted(name: unknown): boolean {
   try {
     return typeof name === "string" && name !== "." && formatName(parseName(name)) === name;

@@ -20,7 +20,7 @@ function isDigit(code: number): boolean {
   return code >= 0x30 && code <= 0x39;
 }
 
-/** Returns true for characters of host and service names: letters, digits, hyphen and underscore. */
+/** Reports whether a character may be in a host or service name: letters, digits, hyphen and underscore. */
 function isPlain(code: number): boolean {
   const lower = lowerCase(code);
   return lower >= 0x61 && lower <= 0x7a || isDigit(code) || code === HYPHEN || code === UNDERSCORE;
