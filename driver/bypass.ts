@@ -208,7 +208,7 @@ export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number
   return true;
 }
 
-/** Returns true for a default route, or half of one, such as 0.0.0.0/1. */
+/** Reports whether a prefix is a default route, or half of one, such as 0.0.0.0/1. */
 function isDefault({ length }: CoveringRoute): boolean {
   return length <= 1;
 }

@@ -16,7 +16,7 @@ export async function openCheckedDevice(options: CheckedDeviceOptions): Promise<
             "workers: write `export default script(import.meta, …)`",
         );
       }
-      return (await import("./linux/device.ts")).openTunDevice(options);
+      return (await import("./linux/device.ts")).openTunQueues(options).device;
     case "darwin":
       return (await import("./macos/device.ts")).openUtunDevice(options);
     case "freebsd":

@@ -247,15 +247,6 @@ export class TunDevice implements Device {
 }
 
 /**
- * Creates or attaches to a TUN device and sets it up.
- *
- * @throws {Error} as {@linkcode openTunQueues}.
- */
-export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
-  return openTunQueues(options).device;
-}
-
-/**
  * Creates or attaches to a TUN device with `options.queues` queues and sets it up. The device holds the first queue;
  * each share hands one of the other queues to a different thread. A failure undoes all changes.
  *

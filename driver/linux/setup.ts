@@ -311,7 +311,7 @@ function routeOptions({ via, metric, table }: CheckedRoute, to: Prefix): RouteOp
   return { destination: raw(to), gateway: via?.bytes, metric, table };
 }
 
-/** Returns true for an IPv6 link-local address (RFC 4291 section 2.5.6), which every link has. */
+/** Reports whether an address is IPv6 link-local (RFC 4291 section 2.5.6), which every link has. */
 function isLinkLocal(address: Uint8Array): boolean {
   return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;
 }

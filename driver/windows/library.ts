@@ -27,7 +27,7 @@ export function loadError(path: string, reason: string, remedy?: string): Error 
   );
 }
 
-/** Returns true for a path that starts with a drive or a server, but not for a device path such as `\\.\C:`. */
+/** Reports whether a path starts with a drive or a server; false for a device path such as `\\.\C:`. */
 function isAbsolute(path: string): boolean {
   return /^(\\\\\?\\)?[a-z]:[\\/]|^\\\\\?\\UNC\\|^[\\/]{2}[^\\/.?]/i.test(path);
 }

@@ -36,7 +36,7 @@ export interface RunLine {
   readonly ignored: readonly string[];
 }
 
-/** Returns true for a flag that grants or denies permissions. */
+/** Reports whether a flag grants or denies permissions. */
 export function isPermissionFlag(word: string): boolean {
   return PERMISSION.test(longForm(word));
 }

@@ -153,7 +153,7 @@ function tunnelNames(attempt: string, tunnels: Readonly<Record<string, unknown>>
   return names;
 }
 
-/** Returns true for a result of {@linkcode script}, including one of another copy of Warren. */
+/** Reports whether a value is a result of {@linkcode script}, including one of another copy of Warren. */
 export function isScript(value: unknown): value is TunnelScript | TunnelsScript {
   const made = value as Partial<TunnelScript> | null | undefined;
   return typeof made?.options === "object" && made.options !== null && typeof made.main === "function";

@@ -87,7 +87,7 @@ export function parsePeer(text: string, subject: string): HostPort {
   return peer;
 }
 
-/** Returns true for a unicast address in canonical form, and for a name. */
+/** Reports whether a host is a unicast address in canonical form, or a name. */
 export function isUnicast(host: string): boolean {
   return !NOT_UNICAST.test(host);
 }

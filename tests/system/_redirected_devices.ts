@@ -1,6 +1,6 @@
 /** Two TUN devices of which each sends what the other one writes: the kernel redirects it, whatever its headers say. */
 
-import { openTunDevice, type TunDevice } from "../../driver/linux/device.ts";
+import { openTunQueues, type TunDevice } from "../../driver/linux/device.ts";
 import { checkDeviceOptions, type DeviceOptions } from "../../driver/options.ts";
 import { command } from "../kit/system.ts";
 
@@ -17,7 +17,7 @@ export async function openDevices(
   linux: DeviceOptions["linux"] = {},
 ): Promise<[TunDevice, TunDevice]> {
   const [near, far] = ["near%d", "far%d"].map((name) =>
-    openTunDevice(checkDeviceOptions({ name, mtu, linux: { txQueueLength: QUEUE, ...linux } }))
+    openTunQueues(checkDeviceOptions({ name, mtu, linux: { txQueueLength: QUEUE, ...linux } })).device
   ) as [TunDevice, TunDevice];
   for (const [{ name: from }, { name: to }] of [[near, far], [far, near]] as const) {
     await command("tc", ["qdisc", "add", "dev", from, "clsact"]);
