@@ -19,6 +19,7 @@ export {
   Verdict,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
+export type { VpnProtocol } from "../lib/vpn/protocol.ts";
 export { copy } from "../lib/split/copy.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
 export { openTunnel } from "./tunnel/open_tunnel.ts";
@@ -46,5 +47,7 @@ export { device } from "./transport/device.ts";
 export { switchboard } from "./transport/switchboard.ts";
 export { udp, type UdpOptions } from "./transport/udp.ts";
 export { UdpTransport } from "./transport/udp_transport.ts";
+export { vpn, type VpnOptions } from "./vpn/vpn.ts";
+export { VpnEnd } from "./vpn/vpn_end.ts";
 export { websocket, type WebSocketOptions } from "./transport/websocket.ts";
 export { WebSocketTransport } from "./transport/websocket_transport.ts";

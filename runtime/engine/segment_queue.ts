@@ -89,7 +89,7 @@ export class SegmentQueue {
       }
       this.segments.push(segment);
     }
-    this.#packet.pool.give(this.#packet);
+    this.#ledger.giveBack(this.#packet);
     this.#packet = undefined;
     return true;
   }

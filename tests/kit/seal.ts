@@ -1,23 +1,19 @@
 /** A stage that seals packets, as one that encrypts does: XOR with a key, and a tag. It keeps nobody out in earnest. */
 
-import {
-  ENDPOINT_LENGTH,
-  type Packet,
-  type PacketBatch,
-  type Stage,
-  type StageContext,
-} from "../../lib/core/mod.ts";
+import { ENDPOINT_LENGTH, type Packet, type PacketBatch, type StageContext } from "../../lib/core/mod.ts";
+import type { VpnProtocol } from "../../lib/vpn/protocol.ts";
 
 /** The bytes that sealing adds: first bytes that no IP packet has, and a tag. */
 export const SEAL_OVERHEAD = 8;
 const MAGIC = 0x01020304;
 
 /** Seals outbound packets, and opens inbound ones; with `remembers`, its peer is who last sent a genuine one. */
-export class Seal implements Stage {
+export class Seal implements VpnProtocol {
   /** Its name in statistics. */
   readonly name = "seal";
   /** A super-packet's bytes cannot be sealed as one packet. */
   readonly segmented = true;
+  readonly overhead = SEAL_OVERHEAD;
   /** The peer's endpoint. */
   peer: Uint8Array | undefined;
   readonly #key: number;
