@@ -1,6 +1,6 @@
 /** Accounting of a VPN end: its own counters, and reports about the tunnel's packets to the tunnel. */
 
-import { Direction, type EndHost, type Packet, type PacketBatch } from "../../lib/core/mod.ts";
+import type { Direction, EndHost, Packet, PacketBatch } from "../../lib/core/mod.ts";
 import { Ledger } from "../engine/ledger.ts";
 
 /**
