@@ -31,6 +31,7 @@ const GROUPS: readonly Group[] = [
       "runtime/dns",
       "conformance/transport_test.ts",
       "conformance/posix_udp_test.ts",
+      "driver/crypto",
       "driver/freebsd",
       "driver/posix/local_control_test.ts",
     ],

@@ -2,6 +2,7 @@
 
 import { dirname, join, resolve } from "node:path";
 import { type Check, check } from "../../driver/check.ts";
+import { examineCryptography } from "../../driver/crypto/choice.ts";
 import { examineSystem } from "../../driver/examine.ts";
 import { parseCommand } from "./arguments.ts";
 import { ExitCode } from "../script/failure.ts";
@@ -34,6 +35,7 @@ export async function doctor(args: readonly string[]): Promise<number> {
     ...await check("permissions", checkPermissions),
     ...await check("package.json", () => checkPackageJson(folder)),
     ...await examineSystem(line.flags.has("repair")),
+    ...await examineCryptography(),
   ];
   if (line.flags.has("json")) console.log(JSON.stringify(checks, undefined, 2));
   else for (const found of checks) console.log(formatCheck(found));

@@ -1,0 +1,85 @@
+/**
+ * Cryptography for VPN protocols, from the fastest library that this machine has.
+ *
+ * @module
+ */
+
+import { hkdfSync, timingSafeEqual } from "node:crypto";
+import { checkOption } from "../../lib/core/options.ts";
+import type { AeadName, Cryptography, NonceLayout, OpeningKey, SealingKey } from "../../lib/vpn/aead.ts";
+import { errorMessage } from "../error.ts";
+import { type Backend, LibraryOpeningKey, LibrarySealingKey } from "./backend.ts";
+import { AEADS, type BackendName, BACKENDS, chooseBackends } from "./choice.ts";
+
+export type { AeadName, Cryptography, NonceLayout, OpeningKey, SealingKey } from "../../lib/vpn/aead.ts";
+export type { BackendName } from "./choice.ts";
+
+/**
+ * Opens cryptography. For each algorithm, it uses the first back end that reproduces the published test vectors: OpenSSL
+ * 3 through FFI, node:crypto, @noble/ciphers.
+ *
+ * @param backend Name of the only back end to use. @default {the fastest that works}
+ * @throws {Deno.errors.NotSupported} when no back end works for an algorithm; its `cause` says why.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openCryptography } from "@warren/tunnel/cryptography";
+ *
+ * const { sealingKey, openingKey, random } = await openCryptography("node");
+ * const key = random(new Uint8Array(32));
+ * const nonce = { base: new Uint8Array(12), offset: 4, length: 8, isLittleEndian: true } as const;
+ * const memory = new Uint8Array(100);
+ * memory.set([1, 2, 3], 50);
+ * using sealing = sealingKey("chacha20-poly1305", key, nonce, memory);
+ * using opening = openingKey("chacha20-poly1305", key, nonce, memory);
+ *
+ * assert(sealing.seal(50, 3, 50, 0, 0)); // 3 bytes and the tag
+ * assert(opening.open(0, 50, 19, 10, 0, 0));
+ * assert.deepEqual([...memory.subarray(10, 13)], [1, 2, 3]);
+ * memory[50]! ^= 1;
+ * assert(!opening.open(0, 50, 19, 10, 0, 0));
+ * ```
+ */
+export async function openCryptography(backend?: BackendName): Promise<Cryptography> {
+  const names = Object.keys(BACKENDS) as BackendName[];
+  if (backend !== undefined) checkOption("open cryptography", "backend", backend, names);
+  const { chosen, failures } = await chooseBackends(backend === undefined ? names : [backend]);
+  const missing = AEADS.find((aead) => !chosen.has(aead));
+  if (missing !== undefined) {
+    throw new Deno.errors.NotSupported(
+      `Cannot open cryptography: no back end works for ${missing}: ${failures.map(errorMessage).join("; ")}`,
+      { cause: new AggregateError(failures) },
+    );
+  }
+  return {
+    name: [...new Set([...chosen.values()].map(({ name }) => name))].join(", "),
+    sealingKey: (
+      aead: AeadName,
+      key: Uint8Array,
+      nonce: NonceLayout,
+      memory: Uint8Array<ArrayBuffer>,
+    ): SealingKey => new LibrarySealingKey(backendFor(chosen, aead), aead, key, nonce, memory),
+    openingKey: (
+      aead: AeadName,
+      key: Uint8Array,
+      nonce: NonceLayout,
+      memory: Uint8Array<ArrayBuffer>,
+    ): OpeningKey => new LibraryOpeningKey(backendFor(chosen, aead), aead, key, nonce, memory),
+    hkdf: (secret, salt, info, length) => new Uint8Array(hkdfSync("sha256", secret, salt, info, length)),
+    random(bytes) {
+      // getRandomValues() fills at most 65,536 bytes.
+      for (let at = 0; at < bytes.length; at += 65_536) {
+        crypto.getRandomValues(bytes.subarray(at, at + 65_536) as Uint8Array<ArrayBuffer>);
+      }
+      return bytes;
+    },
+    equal: (a, b) => a.length === b.length && timingSafeEqual(a, b),
+  };
+}
+
+function backendFor(chosen: ReadonlyMap<AeadName, Backend>, aead: AeadName): Backend {
+  const backend = chosen.get(aead);
+  if (backend !== undefined) return backend;
+  throw new TypeError(`Cannot create a key: aead must be ${AEADS.join(", ")}, got ${JSON.stringify(aead)}`);
+}
