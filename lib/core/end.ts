@@ -12,8 +12,8 @@ export type Waitable = number;
 export interface EndHost {
   /** Pool that the end's packets come from. */
   readonly pool: PacketPool;
-  /** Start time of the current breath, or of the last one (monotonic milliseconds). */
-  readonly now: number;
+  /** Returns the start time of the current breath, or of the last one (monotonic milliseconds). */
+  now(): number;
   /** Requests a breath (turn of the packet loop). Safe in any callback on the loop's thread. */
   wake(): void;
   /**

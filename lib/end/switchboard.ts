@@ -189,7 +189,7 @@ export class Switchboard implements TunnelEnd {
   }
 
   tick(): void {
-    for (const end of this.ends) if (end.due! <= this.#host!.now) end.tick!();
+    for (const end of this.ends) if (end.due! <= this.#host!.now()) end.tick!();
   }
 
   write(batch: PacketBatch): number {

@@ -129,6 +129,9 @@ export class Loop {
   /** Signs of life for the watchdog. */
   readonly heartbeat: Heartbeat = new Heartbeat();
 
+  /** Start time of the current breath, or of the last one (monotonic milliseconds). */
+  now = 0;
+
   readonly #clock: Clock;
   readonly #openWaiter: () => Promise<Waiter>;
   readonly #members: LoopMember[] = [];
@@ -272,6 +275,7 @@ export class Loop {
 
   /** Breathes every tunnel once. */
   #breatheAll(now: number, waited: Waiter | undefined): Breath {
+    this.now = now;
     this.#woken = false;
     this.heartbeat.beat();
     let max: Breath = Breath.Idle;

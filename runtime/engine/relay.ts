@@ -55,8 +55,6 @@ export class Relay implements LoopMember {
   readonly busyPoll: number;
   /** True during a breath. */
   isBreathing = false;
-  /** Start time of the last breath (monotonic milliseconds). */
-  now = 0;
 
   readonly #device: Device;
   readonly #far: TunnelEnd | undefined;
@@ -98,7 +96,6 @@ export class Relay implements LoopMember {
 
   breathe(now: number, waited: Waiter | undefined): Breath {
     this.isBreathing = true;
-    this.now = now;
     const came = this.#move(now, waited);
     this.isBreathing = false;
     this.#host.breathed(came);

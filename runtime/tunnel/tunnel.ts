@@ -368,12 +368,9 @@ export class Tunnel implements AsyncDisposable {
   /** Returns the host of the end that a direction leads to. */
   #host(direction: Direction): EndHost {
     const ledger = this.#ledger;
-    const now = () => this.#relay?.now ?? 0;
     return {
       pool: ledger.pool,
-      get now() {
-        return now();
-      },
+      now: () => this.#loop.now,
       wake: () => this.#loop.wake(),
       watch: (waitable, readable) => {
         const end = this.#loop.watch(waitable, readable);

@@ -253,9 +253,7 @@ export class VpnEnd implements TunnelEnd {
     this.#attached = { host, ledger, pipeline, heartbeat, upper, lower };
     this.#end.attach({
       pool: host.pool,
-      get now() {
-        return host.now;
-      },
+      now: () => host.now(),
       wake: () => {
         this.#hasRoom = true;
         host.wake();
@@ -296,8 +294,8 @@ export class VpnEnd implements TunnelEnd {
     const { host, pipeline, lower } = attached;
     this.#hasRoom = false;
     try {
-      if (this.#end.due! <= host.now) this.#end.tick!();
-      pipeline.tick(host.now);
+      if (this.#end.due! <= host.now()) this.#end.tick!();
+      pipeline.tick(host.now());
       if (pipeline.waitingForFar > 0) pipeline.exhaleToFar(lower);
     } catch (error) {
       this.#fail(error);
@@ -332,17 +330,17 @@ export class VpnEnd implements TunnelEnd {
 
   #send(batch: PacketBatch, { host, ledger, pipeline, lower }: Attached): void {
     if (pipeline.waitingForFar > 0) pipeline.exhaleToFar(lower);
-    pipeline.flow(Direction.Outbound, host.now);
+    pipeline.flow(Direction.Outbound, host.now());
     if (!pipeline.wantsOutbound) return;
     ledger.enter(batch);
     batch.moveTo(pipeline.outbound[0]!);
-    pipeline.flow(Direction.Outbound, host.now);
+    pipeline.flow(Direction.Outbound, host.now());
     if (pipeline.waitingForFar > 0) pipeline.exhaleToFar(lower);
     if (pipeline.waitingForDevice > 0 || pipeline.pending) host.wake();
   }
 
   #receive(batch: PacketBatch, { host, ledger, pipeline, lower, upper }: Attached): void {
-    const { now } = host;
+    const now = host.now();
     const before = batch.length;
     if (pipeline.waitingForFar > 0) pipeline.exhaleToFar(lower);
     pipeline.flow(Direction.Outbound, now);

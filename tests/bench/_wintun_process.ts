@@ -140,7 +140,7 @@ async function openDevice(name: string): Promise<Contender> {
   };
   device.attach({
     pool,
-    now: 0,
+    now: () => 0,
     wake() {},
     finish: (packet, reason) => reason === undefined ? packet.pool.give(packet) : fail(reason),
     refuse: (_bytes, reason) => fail(reason),

@@ -18,7 +18,7 @@ export class TestHost implements EndHost {
   /** How often the end asked for a breath. */
   wakes = 0;
   /** Start time of the breath that the test plays. */
-  now = 0;
+  time = 0;
   readonly #watches = new Set<() => void>();
 
   /** A host with a pool of its own, pre-filled with 0xa5. */
@@ -30,6 +30,10 @@ export class TestHost implements EndHost {
   /** How many packets the end dropped or refused. */
   get lost(): number {
     return sum(this.dropped) + sum(this.refused);
+  }
+
+  now(): number {
+    return this.time;
   }
 
   /** Counts. */

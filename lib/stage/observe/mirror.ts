@@ -155,12 +155,9 @@ export class Mirror implements Stage {
 
   #host(): EndHost {
     const pool = this.#pool;
-    const now = () => this.#context?.now ?? 0;
     return {
       pool,
-      get now() {
-        return now();
-      },
+      now: () => this.#context?.now ?? 0,
       wake: () => this.#context?.wake(),
       finish: (packet, reason) => {
         if (reason !== undefined) {
