@@ -58,7 +58,7 @@ const WARM_INTERVAL = 2;
  *
  * With packets 10 ms apart, a wait on this thread wakes up within 55 to 65 us. An asynchronous wait, which involves two
  * threads and Deno's event loop, takes 185 us. One ping per second took 194 us instead of 370 us (`deno task bench
- * latency`). Waiting on this thread uses 1 to 2 % of a processor, an asynchronous wait none.
+ * latency`). Waiting on this thread uses 2 to 3 % of a processor, an asynchronous wait none.
  *
  * The alternatives were no better (`deno task bench parking`). A polling worker wakes the loop within 90 to 165 us with
  * Atomics.wait, 145 to 240 us with Atomics.waitAsync, 235 to 330 us with postMessage; io_uring takes 55 to 75 us.
