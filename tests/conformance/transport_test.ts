@@ -2,8 +2,11 @@
 
 import { udp } from "../../runtime/transport/udp.ts";
 import { websocket } from "../../runtime/transport/websocket.ts";
+import { vpn } from "../../runtime/vpn/vpn.ts";
+import { VpnEnd } from "../../runtime/vpn/vpn_end.ts";
 import { cable } from "../kit/cable.ts";
 import { until } from "../kit/host.ts";
+import { Seal, SEAL_OVERHEAD } from "../kit/seal.ts";
 import { openSockets } from "../kit/sockets.ts";
 import { endConformance, type EndPair } from "./end.ts";
 
@@ -28,6 +31,25 @@ for (const [host, mtu] of [["127.0.0.1", 1500], ["[::1]", 9000]] as const) {
     };
   });
 }
+
+endConformance("VpnEnd over UdpTransport", async (): Promise<EndPair> => {
+  const scout = await udp({ listen: "127.0.0.1:0" })();
+  const place = scout.local!;
+  scout.close();
+  await scout.closed;
+  const one = await udp({ peer: place, listen: "127.0.0.1:0", payload: "any" })();
+  const over = udp({ peer: one.local!, listen: place });
+  const [near, far] = cable(new VpnEnd(new Seal(7, false), one), await vpn(new Seal(7, false), { over })());
+  const gone = () => Promise.all([near.closed, far.closed]);
+  return { near, far, mtu: one.mtu - SEAL_OVERHEAD, failsWithPeer: false, gone };
+});
+
+endConformance("VpnEnd over WebSocketTransport", async () => {
+  const server = await websocket({ listen: "127.0.0.1:0", payload: "any" })();
+  const client = await websocket({ url: `ws://${server.local}/`, retryAfter: 1, payload: "any" })();
+  const [near, far] = [client, server].map((end) => new VpnEnd(new Seal(7, false), end)) as [VpnEnd, VpnEnd];
+  return { ...pairOf(client, server), near, far, mtu: 65_535 - SEAL_OVERHEAD, least: 1 };
+});
 
 endConformance("WebSocketTransport, listening", async () => {
   const [client, server] = await webSocketPair();
