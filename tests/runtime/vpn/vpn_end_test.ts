@@ -159,11 +159,12 @@ Deno.test("VpnEnd keeps a protocol's own packets out of the tunnel's counters", 
       for (const packet of batch) {
         const first = packet.bytes[packet.offset];
         if (first === 2) context.emit(packet, opposite(context.direction));
-        if (first === 3 || first === 1) context.done(packet);
-        if (first !== 1) continue;
-        const reply = context.take(1)!;
-        reply.bytes[reply.offset] = 9;
-        context.emit(reply, Direction.Outbound);
+        if (first === 1) {
+          const reply = context.take(1)!;
+          reply.bytes[reply.offset] = 9;
+          context.emit(reply, Direction.Outbound);
+        }
+        if (first !== 2) context.done(packet);
       }
     },
   }, wire);
