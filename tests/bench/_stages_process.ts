@@ -13,7 +13,8 @@
  */
 
 import { cpuUsage } from "node:process";
-import { Direction, openTunnel, type PacketHandler, type Tunnel, Verdict } from "@warren/tunnel";
+import { Direction, openTunnel, type PacketHandler, type Tunnel, Verdict, VpnEnd } from "@warren/tunnel";
+import type { VpnProtocol } from "@warren/tunnel";
 import { type PacketBatch, PacketPool, type Stage } from "@warren/tunnel/core";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { MemoryDevice } from "@warren/tunnel/memory";
@@ -72,8 +73,9 @@ const rewriteService: PacketHandler = (packet) => {
   ip.dscp = ip.ecn === 0 ? 46 : 0;
 };
 
-class TtlStage implements Stage {
+class TtlStage implements VpnProtocol {
   readonly name = "ttl";
+  readonly overhead = 0;
   outbound(batch: PacketBatch): void {
     for (let i = 0; i < batch.length; i++) {
       const ip = Ipv4.of(batch.packets[i]!);
@@ -117,6 +119,8 @@ const turnRound: PacketHandler = (_packet, context) =>
 const VARIANTS: Record<string, () => Promise<Circle>> = {
   "bare": () => circle([]),
   "handler": () => circle([], rewrite),
+  "one stage": () => circle([new TtlStage()]),
+  "VPN end": () => circle([], undefined, new TtlStage()),
   "three stages": () => circle([new TtlStage(), new PortStage(), new ServiceStage()]),
   "three handlers": () => circle([decrementTtl, rewritePort, rewriteService]),
   "run": () => turning((tunnel) => tunnel.run(turnRound)),
@@ -129,10 +133,15 @@ const VARIANTS: Record<string, () => Promise<Circle>> = {
   "streams": () => turning((tunnel) => tunnel.readable.pipeTo(tunnel.writable)),
 };
 
-/** Stages between two pairs of devices. */
-async function circle(stages: (Stage | PacketHandler)[], handler?: PacketHandler): Promise<Circle> {
+/** Stages between two pairs of devices, or a VPN protocol over the second one. */
+async function circle(
+  stages: (Stage | PacketHandler)[],
+  handler?: PacketHandler,
+  protocol?: VpnProtocol,
+): Promise<Circle> {
   const [device, around] = MemoryDevice.pair();
-  const [far, back] = MemoryDevice.pair();
+  const [below, back] = MemoryDevice.pair({ payload: "any" });
+  const far = protocol === undefined ? below : new VpnEnd(protocol, below);
   const tunnel = await openTunnel({ device, far, stages, ...QUIET });
   const other = await openTunnel({ device: back, far: around, ...QUIET });
   const ends = [tunnel.run(handler), other.run()];
@@ -193,10 +202,10 @@ async function turns(circle: Circle, packets: number): Promise<number> {
 }
 
 async function growth(packets: number): Promise<number> {
-  await using handlers = await circle([decrementTtl, rewritePort, rewriteService], rewrite);
-  await turns(handlers, WARM_UP_PACKETS);
+  await using mixed = await circle([decrementTtl, rewritePort, rewriteService], rewrite, new TtlStage());
+  await turns(mixed, WARM_UP_PACKETS);
   const before = heap();
-  await turns(handlers, packets);
+  await turns(mixed, packets);
   return Math.max(0, heap() - before) / packets;
 }
 
