@@ -16,4 +16,4 @@ export {
   Priority,
   type PriorityOptions,
 } from "./priority.ts";
-export { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
+export { TokenBucket, type TokenBucketOptions } from "../../core/token_bucket.ts";

@@ -11,7 +11,7 @@ import { StageSegmenter, wireLength } from "../../split/stage_segmenter.ts";
 import { Fifo } from "./fifo.ts";
 import { FqCodel } from "./fq_codel.ts";
 import type { Scheduler } from "./scheduler.ts";
-import { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
+import { TokenBucket, type TokenBucketOptions } from "../../core/token_bucket.ts";
 
 // Implementation
 const DIRECTIONS: OptionKinds<ShaperOptions> = { outbound: "object", inbound: "object" };

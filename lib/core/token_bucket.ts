@@ -1,6 +1,6 @@
 /** Token bucket: tokens (bytes) accrue at a rate, up to a burst. */
 
-import { gotValue } from "../../core/options.ts";
+import { gotValue } from "./options.ts";
 
 // Implementation
 /** Shorter waits might not advance a clock that holds milliseconds in a double. */

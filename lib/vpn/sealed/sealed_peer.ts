@@ -1,0 +1,123 @@
+/** A peer of the sealed protocol, with its pre-shared key and the sessions of both sides. */
+
+import { Peer, PEER_OPTIONS, type PeerOptions } from "../peers.ts";
+import type { OptionKinds } from "../../core/options.ts";
+import { Attempts } from "./_attempts.ts";
+import { SESSION_LENGTH } from "./_datagram.ts";
+import type { PreSharedKey } from "./_pre_shared_key.ts";
+import { ReceivingSession, type SavedSession, SendingSession, sessionBytes, writeTime } from "./_sessions.ts";
+
+// Implementation
+/** Limits of a session (datagrams, milliseconds). */
+const MAX_DATAGRAMS = 2 ** 32;
+const MAX_AGE = 2 * 60 * 60_000;
+/** Time without an authentic datagram after which the peer may have restarted and lost the session (milliseconds). */
+const SILENCE = 10_000;
+/** Attempts to open a datagram of an unknown session. */
+const ATTEMPTS_PER_SECOND = 100;
+const ATTEMPTS_BURST = 50;
+
+/** Options of one peer. */
+export interface SealedPeerOptions extends PeerOptions {
+  /**
+   * Pre-shared key: 32 bytes, as an array, 64 hexadecimal digits, or base64.
+   * @default {derived from the protocol's `key` and the peer's name}
+   */
+  readonly key?: Uint8Array | string;
+}
+
+/** Kinds of the options of one peer. */
+export const SEALED_PEER_OPTIONS: OptionKinds<SealedPeerOptions> = { ...PEER_OPTIONS, key: "any" };
+
+/** A remote machine, as `Sealed.peers` lists it. */
+export class SealedPeer extends Peer {
+  /** Pre-shared key. For the protocol, as all members that follow. */
+  readonly psk: PreSharedKey;
+  /** This side's session. */
+  sending: SendingSession | undefined;
+  /** The peer's newest session. */
+  current: ReceivingSession | undefined;
+  /** The session before, for datagrams that were overtaken. */
+  previous: ReceivingSession | undefined;
+  /** Session from a saved state, not yet seen again. */
+  saved: SavedSession | undefined;
+  /** Time in the peer's newest session. */
+  newestTime = -Infinity;
+  /** Time at which the peer's newest session was accepted (monotonic milliseconds). */
+  acceptedAt = -Infinity;
+  /** Time of the last datagram sent (monotonic milliseconds). */
+  lastSent = -Infinity;
+  /** Interval of keepalives before the first authentic datagram (milliseconds). */
+  retry: number;
+  /** Limit of attempts with unknown sessions. */
+  readonly attempts: Attempts = new Attempts(ATTEMPTS_PER_SECOND, ATTEMPTS_BURST);
+  readonly #session = new Uint8Array(SESSION_LENGTH);
+  readonly #sessionView = new DataView(this.#session.buffer);
+  #lastTime = -Infinity;
+
+  /** Creates a peer that belongs to no protocol yet, and takes the key. */
+  constructor(options: PeerOptions, psk: PreSharedKey, retry: number) {
+    super(options);
+    this.psk = psk;
+    this.retry = retry;
+  }
+
+  /**
+   * Reports whether this side needs a new session: its limits are reached, or the peer may not accept this one any more,
+   * because it has restarted. A peer that restarted either sends a session of its own, or is silent.
+   */
+  needsSession(now: number): boolean {
+    const { sending } = this;
+    if (sending === undefined) return true;
+    const age = now - sending.startedAt;
+    if (age <= SILENCE) return sending.key.counter >= MAX_DATAGRAMS;
+    return age > MAX_AGE || sending.key.counter >= MAX_DATAGRAMS ||
+      now - (this.lastReceived ?? -Infinity) > SILENCE || this.acceptedAt - sending.startedAt > SILENCE;
+  }
+
+  /**
+   * Starts a session of this side. Its time is later than those before, even if the wall clock was set back, since the
+   * peer accepts no other.
+   */
+  startSending(
+    wallClock: number,
+    now: number,
+    memory: Uint8Array<ArrayBuffer>,
+    random: (bytes: Uint8Array) => unknown,
+  ): SendingSession {
+    this.#lastTime = Math.max(Math.floor(wallClock), this.#lastTime + 1);
+    random(this.#session);
+    writeTime(this.#sessionView, this.#lastTime);
+    this.sending?.key[Symbol.dispose]();
+    this.sending = new SendingSession(this.#sessionView, this.psk.sealing(this.#session, memory), now);
+    return this.sending;
+  }
+
+  /** Returns a session of the peer, to be accepted if a datagram of it is authentic. */
+  candidate(
+    word0: number,
+    word1: number,
+    word2: number,
+    memory: Uint8Array<ArrayBuffer>,
+  ): ReceivingSession {
+    const key = this.psk.opening(sessionBytes(word0, word1, word2), memory);
+    return new ReceivingSession(word0, word1, word2, key);
+  }
+
+  /** Accepts a session as the peer's newest. */
+  accept(session: ReceivingSession, now: number): void {
+    this.previous?.key[Symbol.dispose]();
+    this.previous = this.current;
+    this.current = session;
+    this.newestTime = session.time;
+    this.acceptedAt = now;
+    this.saved = undefined;
+  }
+
+  /** Disposes of all keys. */
+  close(): void {
+    for (const session of [this.sending, this.current, this.previous]) session?.key[Symbol.dispose]();
+    this.sending = this.current = this.previous = undefined;
+    this.psk.close();
+  }
+}
