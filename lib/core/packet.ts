@@ -33,7 +33,7 @@ const SHOWN_BYTES = 24;
 /** Memory of packets, implemented by `PacketPool`. */
 export interface PacketMemory {
   /** All slots, one after the other. */
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   /** View of the same memory. */
   readonly view: DataView;
   /** All handles, by slot number. */
@@ -75,7 +75,7 @@ export type PacketOwner = object;
  */
 export class Packet extends OneLine {
   /** Memory of the whole pool. */
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   /** View of the same memory, for fields of several bytes (big-endian); out of bounds throws `RangeError`. */
   readonly view: DataView;
   /** Offset of the packet's slot in {@linkcode Packet.bytes}. */
