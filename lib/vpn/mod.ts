@@ -17,5 +17,10 @@ export {
 export { Peer, PeerDrop, type PeerOptions, Peers } from "./peers.ts";
 export type { VpnProtocol } from "./protocol.ts";
 export { ReplayWindow } from "./replay_window.ts";
-export { Sealed, SealedDrop, type SealedOptions } from "./sealed/sealed.ts";
-export { SealedPeer, type SealedPeerOptions } from "./sealed/sealed_peer.ts";
+export {
+  Sealed,
+  SealedDrop,
+  type SealedOptions,
+  type SealedPeerOptions,
+  type SealedRole,
+} from "./sealed/sealed.ts";

@@ -233,6 +233,11 @@ export class Peers<OnePeer extends Peer = Peer> {
     return this.#byName.size;
   }
 
+  /** Memory of the prefixes (bytes), without the peers. */
+  get byteLength(): number {
+    return this.#routes.byteLength;
+  }
+
   /**
    * Adds a peer, and returns it.
    *

@@ -11,16 +11,17 @@ export class TestPipeline {
   /** The pipeline. */
   readonly pipeline: Pipeline;
   /** Its packets' memory. */
-  readonly pool: PacketPool = new PacketPool({ small: 256, large: 0 });
+  readonly pool: PacketPool;
   /** How often a stage asked for a breath. */
   wakes = 0;
   /** The breath's time. */
   now = 0;
 
-  /** A pipeline of these stages; and of one of several workers, when it is told of the others. */
-  constructor(...parts: (Stage | { others: OtherWorkers })[]) {
+  /** A pipeline of these stages; with a pool of its own, and of one of several workers, when it is told of them. */
+  constructor(...parts: (Stage | { others: OtherWorkers } | PacketPool)[]) {
     const stages = parts.filter((part) => "name" in part);
     const beside = parts.find((part) => "others" in part);
+    this.pool = parts.find((part) => part instanceof PacketPool) ?? new PacketPool({ small: 256, large: 0 });
     this.pipeline = new Pipeline(stages, {
       ledger: new Ledger(this.pool),
       others: beside?.others,

@@ -12,13 +12,15 @@ import { Direction, type PacketBatch, type StageContext } from "../../core/mod.t
 import { Segmenter } from "../../split/segmenter.ts";
 import { wireLength } from "../../split/stage_segmenter.ts";
 import { type AeadName, type Cryptography, TAG_LENGTH } from "../aead.ts";
-import { PeerDrop, Peers } from "../peers.ts";
+import { type Peer, PEER_OPTIONS, PeerDrop, type PeerOptions, Peers } from "../peers.ts";
 import type { VpnProtocol } from "../protocol.ts";
 import { Attempts } from "./_attempts.ts";
 import * as field from "./_datagram.ts";
 import { PreSharedKey, readKey, type SealedRole } from "./_pre_shared_key.ts";
 import { type ReceivingSession, type SavedSession, sessionBytes, timeOf } from "./_sessions.ts";
-import { SEALED_PEER_OPTIONS, SealedPeer, type SealedPeerOptions } from "./sealed_peer.ts";
+import { SealedPeer } from "./_sealed_peer.ts";
+
+export type { SealedRole } from "./_pre_shared_key.ts";
 
 // Specification
 const { COUNTER, COUNTER_HIGH_LIMIT, HEADER, OVERHEAD, SESSION } = field;
@@ -29,8 +31,8 @@ const KEEPALIVE = 25_000;
 const MAX_CLOCK_ERROR = 120_000;
 /** A session may be this old before its sender replaces it. */
 const MIN_CLOCK_ERROR = 20_000;
-/** First interval of keepalives to a peer that has not answered yet, doubled each time. */
-const FIRST_RETRY = 1000;
+/** Half the first interval of keepalives to a peer that has not answered yet; each interval is twice the one before. */
+const FIRST_RETRY = 500;
 /** Minimum time between two passes over all peers. */
 const MIN_WAIT = 250;
 /** Attempts with unknown sessions, of all peers together. */
@@ -68,6 +70,15 @@ export const SealedDrop = {
 /** One of {@linkcode SealedDrop}'s values. */
 export type SealedDrop = typeof SealedDrop[keyof typeof SealedDrop];
 
+/** Options of one peer of {@linkcode Sealed}. */
+export interface SealedPeerOptions extends PeerOptions {
+  /**
+   * Pre-shared key: 32 random bytes, as an array, 64 hexadecimal digits, or base64.
+   * @default {derived from the protocol's `key` and the peer's name}
+   */
+  readonly key?: Uint8Array | string;
+}
+
 /** Options of {@linkcode Sealed}. */
 export interface SealedOptions {
   /** Side of the connection: one side connects, the other listens. */
@@ -92,6 +103,7 @@ export interface SealedOptions {
   readonly maxClockError?: number;
 }
 
+const NAMES_OF_PEER: OptionKinds<SealedPeerOptions> = { ...PEER_OPTIONS, key: "any" };
 const NAMES: OptionKinds<SealedOptions> = {
   role: ["connect", "listen"],
   key: "any",
@@ -112,12 +124,38 @@ const NAMES: OptionKinds<SealedOptions> = {
  * **Drops**: {@linkcode SealedDrop}, {@linkcode PeerDrop}, those of `Segmenter`.
  * **Limits**: no forward secrecy, no hidden identities; clocks must agree within two minutes; after a restart without a
  * saved state, datagrams of the last two minutes can be replayed once.
+ *
+ * @example A packet becomes a datagram, and a packet again
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { openCryptography } from "@warren/tunnel/cryptography";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ * import { Sealed } from "@warren/tunnel/vpn";
+ *
+ * const cryptography = await openCryptography("node");
+ * const key = "NUTMQBP9KbXuYWy9Hzt3Bwp5ZsbYcQ2w4xlF/fSMC7w=";
+ * const client = new Sealed(cryptography, Date.now, { role: "connect", key, name: "laptop" });
+ * const peers = [{ name: "laptop", allowed: ["10.9.0.2"] }];
+ * const server = new Sealed(cryptography, Date.now, { role: "listen", key, peers });
+ *
+ * const packet = new PacketPool().from(Uint8Array.of(1, 2, 3))!;
+ * Ipv4.encode(packet, { src: 0x0a090002, dst: 0x0a090001, protocol: 253 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * const context = { now: 0, take() {}, emit() {} } as unknown as StageContext;
+ * client.outbound(batch, context); // the tunnel does this
+ * assert.equal(packet.length, 23 + 40);
+ * server.inbound(batch, context);
+ * assert.equal(server.peers.byNumber(packet.from)!.name, "laptop");
+ * assert.deepEqual([...packet.data.subarray(20)], [1, 2, 3]);
+ * ```
  */
 export class Sealed implements VpnProtocol {
   readonly name = "sealed";
   readonly overhead: number = OVERHEAD;
   /** Peers, to be read; {@linkcode Sealed.add} and {@linkcode Sealed.remove} change them. */
-  readonly peers: Pick<Peers<SealedPeer>, "byName" | "byNumber" | "size" | typeof Symbol.iterator>;
+  readonly peers: Pick<Peers, "byName" | "byNumber" | "size" | typeof Symbol.iterator>;
 
   readonly #cryptography: Cryptography;
   readonly #wallClock: () => number;
@@ -200,8 +238,8 @@ export class Sealed implements VpnProtocol {
    * @throws {RangeError} when an option is out of range.
    * @throws {SyntaxError} when a prefix does not parse.
    */
-  add(options: SealedPeerOptions): SealedPeer {
-    checkOptions("add a peer", options, SEALED_PEER_OPTIONS, ["name", "allowed"]);
+  add(options: SealedPeerOptions): Peer {
+    checkOptions("add a peer", options, NAMES_OF_PEER, ["name", "allowed"]);
     const { key, ...rest } = options;
     const psk = new PreSharedKey(this.#cryptography, this.#aead, this.#role, this.#keyOf(rest.name, key));
     const twin = this.#byKeyId.get(psk.id);
@@ -249,15 +287,12 @@ export class Sealed implements VpnProtocol {
     let wait = this.#keepalive;
     for (const peer of this.#peers) {
       if (!this.#isReachable(peer)) continue;
-      let interval = this.#keepalive;
-      if (peer.lastReceived === undefined) interval = Math.min(interval, peer.retry);
-      let rest = peer.lastSent + interval - now;
-      if (rest <= 0) {
-        if (peer.lastReceived === undefined) peer.retry *= 2;
+      if (peer.lastSent + this.#interval(peer) <= now) {
+        peer.retry *= 2;
+        peer.lastSent = now;
         this.#sendKeepalive(peer, context);
-        rest = interval;
       }
-      if (rest < wait) wait = rest;
+      wait = Math.min(wait, peer.lastSent + this.#interval(peer) - now);
     }
     return Math.max(MIN_WAIT, wait);
   }
@@ -309,6 +344,10 @@ export class Sealed implements VpnProtocol {
     if (key !== undefined) return readKey(`add peer "${name}"`, "key", key);
     if (this.#key !== undefined) return PreSharedKey.ofName(this.#cryptography, this.#key, name);
     throw new TypeError(`Cannot add peer "${name}": key is missing: give it a key, or one to all peers`);
+  }
+
+  #interval({ lastReceived, retry }: SealedPeer): number {
+    return lastReceived === undefined ? Math.min(this.#keepalive, retry) : this.#keepalive;
   }
 
   /** A side that connects sends before it has heard from its peer, to the peer of the end below. */

@@ -17,21 +17,8 @@ const SILENCE = 10_000;
 const ATTEMPTS_PER_SECOND = 100;
 const ATTEMPTS_BURST = 50;
 
-/** Options of one peer. */
-export interface SealedPeerOptions extends PeerOptions {
-  /**
-   * Pre-shared key: 32 bytes, as an array, 64 hexadecimal digits, or base64.
-   * @default {derived from the protocol's `key` and the peer's name}
-   */
-  readonly key?: Uint8Array | string;
-}
-
-/** Kinds of the options of one peer. */
-export const SEALED_PEER_OPTIONS: OptionKinds<SealedPeerOptions> = { ...PEER_OPTIONS, key: "any" };
-
-/** A remote machine, as `Sealed.peers` lists it. */
+/** A remote machine with its key and its sessions, and those of this side for it. */
 export class SealedPeer extends Peer {
-  /** Pre-shared key. For the protocol, as all members that follow. */
   readonly psk: PreSharedKey;
   /** This side's session. */
   sending: SendingSession | undefined;
