@@ -1,7 +1,6 @@
 /** A peer of the sealed protocol, with its pre-shared key and the sessions of both sides. */
 
-import { Peer, PEER_OPTIONS, type PeerOptions } from "../peers.ts";
-import type { OptionKinds } from "../../core/options.ts";
+import { Peer, type PeerOptions } from "../peers.ts";
 import { Attempts } from "./_attempts.ts";
 import { SESSION_LENGTH } from "./_datagram.ts";
 import type { PreSharedKey } from "./_pre_shared_key.ts";
