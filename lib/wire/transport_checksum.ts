@@ -67,10 +67,10 @@ export function adjustPseudoHeader(
   protocol: number,
   difference: number,
 ): void {
-  if (protocol === Protocol.Icmp) return;
-  if (!isPartial(packet, start)) return adjustTransport(packet, start, end, protocol, difference);
   const field = fieldAt(start, end, protocol);
-  if (field >= 0) packet.view.setUint16(field, fold(packet.view.getUint16(field) + difference));
+  if (field < 0 || protocol === Protocol.Icmp) return;
+  if (!isPartial(packet, start)) return adjustField(packet, field, protocol, difference);
+  packet.view.setUint16(field, fold(packet.view.getUint16(field) + difference));
 }
 
 /**
@@ -85,7 +85,10 @@ export function adjustTransport(
   difference: number,
 ): void {
   const field = fieldAt(start, end, protocol);
-  if (field < 0 || isPartial(packet, start)) return;
+  if (field >= 0 && !isPartial(packet, start)) adjustField(packet, field, protocol, difference);
+}
+
+function adjustField(packet: Packet, field: number, protocol: number, difference: number): void {
   const stored = packet.view.getUint16(field);
   if (stored === 0 && protocol === Protocol.Udp) return;
   packet.view.setUint16(field, storedAs(adjust(stored, difference), protocol));
