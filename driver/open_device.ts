@@ -1,7 +1,6 @@
 /** Opens devices from checked options: one for this thread, or the queues of one for several threads. */
 
 import type { Device } from "../lib/core/mod.ts";
-import { Bypass, coveringRoutes } from "./bypass.ts";
 import { noDriver } from "./error.ts";
 import type { CheckedDeviceOptions } from "./options.ts";
 import type { DeviceShare } from "./share.ts";
@@ -26,17 +25,6 @@ export async function openCheckedDevice(options: CheckedDeviceOptions): Promise<
     default:
       throw noDriver();
   }
-}
-
-/**
- * Opens the bypass of a tunnel whose device is about to get these options: host routes for its far end's own packets.
- * `undefined` on systems other than Linux.
- */
-export async function openBypass(options: CheckedDeviceOptions): Promise<Bypass | undefined> {
-  if (Deno.build.os !== "linux") return undefined;
-  const { LinuxHostRoutes } = await import("./linux/host_routes.ts");
-  const { MAIN_TABLE } = await import("./linux/netlink/routes.ts");
-  return new Bypass(new LinuxHostRoutes(options.name), coveringRoutes(options, MAIN_TABLE));
 }
 
 /**

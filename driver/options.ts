@@ -1,6 +1,6 @@
 /** Options of a device, checked before the system is touched. */
 
-import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/wire/address.ts";
+import { type Address, formatCidr, parseAddress, parseCidr, Prefix } from "../lib/wire/address.ts";
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_MIN_MTU } from "../lib/wire/header_fields.ts";
 import { checkInteger, checkOption, checkOptions, gotValue, type OptionKinds } from "../lib/core/options.ts";
 
@@ -348,11 +348,23 @@ function checkRoute(option: string | RouteOptions): CheckedRoute[] {
     ? [DEFAULT_PREFIX[4], DEFAULT_PREFIX[6]]
     : [route.to === "default" ? DEFAULT_PREFIX[via?.family ?? 4] : parsePrefix(route.to, "route")];
   return tos.map((to) => {
+    checkNetwork(to);
     if (via !== undefined && via.family !== to.address.family) {
       throw new TypeError(`Cannot route ${route.to} via ${route.via}: both must be IPv4, or both IPv6`);
     }
     return { to, via, metric, table, ...(isDefault ? { isDefault } : {}) };
   });
+}
+
+/** Checks that no bit of a route's prefix is set beyond its length, which systems report only as an invalid argument. */
+function checkNetwork(to: Prefix): void {
+  const whole = formatCidr(new Prefix(to.network, to.length));
+  if (formatCidr(to) === whole) return;
+  const host = formatCidr(new Prefix(to.address, to.address.bytes.length * 8));
+  throw new SyntaxError(
+    `Cannot add a route: its address must have no bits beyond the prefix length, got ${formatCidr(to)}: ` +
+      `write ${whole}, or ${host} for one host`,
+  );
 }
 
 /** Removes a route of `default` if another route covers all of its IP version. */

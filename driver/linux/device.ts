@@ -32,7 +32,7 @@ import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";
 import { ownLinks } from "./host_routes.ts";
 import { rescue } from "./rescue.ts";
-import { checkRoutes, Setup } from "./setup.ts";
+import { Setup } from "./setup.ts";
 import { StateRestorer } from "./state_restorer.ts";
 
 // Specification
@@ -260,14 +260,12 @@ export class TunDevice implements Device {
  *
  * Fragments are hashed without ports, so that their queue may differ from that of the flow's whole packets.
  *
- * @throws {SyntaxError} as {@linkcode checkRoutes}.
  * @throws {Deno.errors.PermissionDenied} without the privilege to open or set up the device.
  * @throws {DriverError} when the device is in use (`EBUSY`) or of a different kind (`EINVAL`), or the kernel rejects a
  *   setting.
  */
 export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevice; shares: DeviceShare[] } {
   const { uring, queues } = options;
-  checkRoutes(options.routes);
   recover();
   using undo = new DisposableStack();
   const netlink = undo.use(Netlink.open());

@@ -5,7 +5,7 @@
  * the device, are recorded in the journal first: after a crash, the next start or `warren doctor --repair` undoes them.
  */
 
-import { formatCidr, Prefix } from "../../lib/wire/address.ts";
+import { formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { CheckedDeviceOptions, CheckedRoute, CheckedRule } from "../options.ts";
 import { halvesOf } from "../default_route.ts";
 import { readSystemFile } from "./files.ts";
@@ -286,25 +286,6 @@ export class Setup {
 
 function raw({ address, length }: Prefix): RawPrefix {
   return { address: address.bytes, length };
-}
-
-/**
- * Checks routes before anything is changed, as the kernel reports an invalid prefix only as EINVAL.
- *
- * @throws {SyntaxError} when an address has bits set beyond its prefix length.
- */
-export function checkRoutes(routes: readonly CheckedRoute[]): void {
-  for (const { to } of routes) {
-    const whole = new Prefix(to.network, to.length);
-    const host = new Prefix(to.address, to.address.bytes.length * 8);
-    if (formatCidr(to) === formatCidr(whole)) continue;
-    throw new SyntaxError(
-      `Cannot add a route: its address must have no bits beyond the prefix length, got ${
-        formatCidr(to)
-      }: write ` +
-        `${formatCidr(whole)}, or ${formatCidr(host)} for one host`,
-    );
-  }
 }
 
 function routeOptions({ via, metric, table }: CheckedRoute, to: Prefix): RouteOptions {

@@ -7,6 +7,7 @@ import { wideString } from "./kernel32.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 import { collectErrors, loggedError, type Wintun, wintun } from "./wintun.ts";
+import { wintunError } from "./wintun_error.ts";
 
 // Specification
 const GUID_SIZE = 16;
@@ -143,31 +144,4 @@ function guidOf(luid: BigUint64Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | un
   const { ConvertInterfaceLuidToGuid } = iphlpapi();
   if (ConvertInterfaceLuidToGuid === null) return undefined;
   return ConvertInterfaceLuidToGuid(luid, guid) === Win32.NO_ERROR ? guid : undefined;
-}
-
-/**
- * Creates the error of a failed call of Wintun: that of {@linkcode win32Error}, with the errors that wintun.dll logged
- * during the call in the message and as the `cause`.
- */
-export function wintunError(
-  attempt: string,
-  operation: string,
-  code: number,
-  errors: readonly string[],
-): Error {
-  const remedies: Record<number, string> = {
-    [Win32.ERROR_ACCESS_DENIED]: ADMINISTRATOR_REMEDY,
-    [Win32.ERROR_DUP_NAME]: "an interface that does not belong to Wintun has this name: choose another name",
-    [Win32.ERROR_ALREADY_INITIALIZED]: "another program uses this adapter",
-    [Win32.ERROR_GEN_FAILURE]: "look at the last lines of C:\\Windows\\INF\\setupapi.dev.log",
-  };
-  const lines = [...new Set(errors)];
-  const report = lines.length === 0 ? undefined : `Wintun reports: ${lines.join("; ")}`;
-  return win32Error(
-    attempt,
-    operation,
-    code,
-    [report, remedies[code]].filter((part) => part !== undefined).join(": ") || undefined,
-    lines.length === 0 ? undefined : { cause: new Error(lines.join("\n")) },
-  );
 }

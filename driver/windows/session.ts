@@ -16,11 +16,12 @@ import {
 import { DriverError } from "../error.ts";
 import { setTimeout as delay } from "node:timers/promises";
 import { addressOf } from "../native_memory.ts";
-import { type Adapter, wintunError } from "./adapter.ts";
+import type { Adapter } from "./adapter.ts";
 import { kernel32 } from "./kernel32.ts";
 import type { PoolAddresses } from "./pool_addresses.ts";
 import { Win32 } from "./win32_error.ts";
 import { collectErrors, loggedError, wintun } from "./wintun.ts";
+import { wintunError } from "./wintun_error.ts";
 
 // Specification
 /** Minimum header lengths (bytes; RFC 791 section 3.1, RFC 8200 section 3). */

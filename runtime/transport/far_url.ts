@@ -49,6 +49,15 @@ export function parseFarUrl(text: string): EndOpener {
     : parseWebSocket(text, scheme, place, path, query, subject);
 }
 
+/**
+ * Returns the opener for a URL, and any other far end unchanged.
+ *
+ * @throws {SyntaxError} when a URL does not parse.
+ */
+export function openerOf<Far>(far: Far | string): Far | EndOpener {
+  return typeof far === "string" ? parseFarUrl(far) : far;
+}
+
 function parseTun(text: string, subject: string): EndOpener {
   const [, name, query] = /^([^?]*)(?:\?(.*))?$/s.exec(text) as unknown as [string, string, string?];
   const linux: DeviceOptions["linux"] = {};

@@ -1,9 +1,8 @@
-/** The `far` option of a tunnel: an end, an opener or a URL. */
+/** Opening of far ends. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { gotValue } from "../../lib/core/options.ts";
 import { type EndOpener, type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
-import { parseFarUrl } from "./far_url.ts";
 
 /**
  * Opens the far end of a tunnel: returns an end, and calls an opener.
@@ -23,13 +22,4 @@ export async function openFarEnd(
   throw new TypeError(
     `Cannot open a tunnel: ${option} must be a URL, an end or an opener of one, ${gotValue(end)}`,
   );
-}
-
-/**
- * Returns the opener for a URL, and any other far end unchanged.
- *
- * @throws {SyntaxError} when a URL does not parse.
- */
-export function openerOf<Far>(far: Far | string): Far | EndOpener {
-  return typeof far === "string" ? parseFarUrl(far) : far;
 }

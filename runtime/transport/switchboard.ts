@@ -4,7 +4,8 @@ import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { Switchboard } from "../../lib/end/switchboard.ts";
 import type { EndOpener } from "./end_opener.ts";
 import { deviceOptionsOf } from "./device.ts";
-import { openerOf, openFarEnd } from "./mod.ts";
+import { openerOf } from "./far_url.ts";
+import { openFarEnd } from "./mod.ts";
 
 /**
  * Far end that combines several devices, transports or URLs, which open with the tunnel. A stage such as `route()` sets

@@ -1,7 +1,8 @@
 /** Opens tunnels: the far end, then the device; after a failure, nothing stays open. */
 
 import type { Bypass } from "../../driver/bypass.ts";
-import { openBypass, openCheckedDevice } from "../../driver/open_device.ts";
+import { openBypass } from "../../driver/open_bypass.ts";
+import { openCheckedDevice } from "../../driver/open_device.ts";
 import { checkEnd } from "../../lib/core/end.ts";
 import type { Device, TunnelEnd } from "../../lib/core/mod.ts";
 import { explain } from "./explain.ts";

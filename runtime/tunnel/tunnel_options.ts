@@ -10,7 +10,7 @@ import type { Device, PacketHandler, Stage, TunnelEnd } from "../../lib/core/mod
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { currentLoop, Loop } from "../engine/loop.ts";
 import type { EndOpener } from "../transport/end_opener.ts";
-import { openerOf } from "../transport/mod.ts";
+import { openerOf } from "../transport/far_url.ts";
 
 // Implementation
 const TUNNEL_OPTIONS: OptionKinds<TunnelOptions> = {

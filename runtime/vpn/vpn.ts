@@ -4,7 +4,8 @@ import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { checkOptions } from "../../lib/core/options.ts";
 import type { VpnProtocol } from "../../lib/vpn/protocol.ts";
 import { type EndOpener, WITHOUT_TUNNEL } from "../transport/end_opener.ts";
-import { openerOf, openFarEnd } from "../transport/mod.ts";
+import { openerOf } from "../transport/far_url.ts";
+import { openFarEnd } from "../transport/mod.ts";
 import { checkProtocol, VpnEnd } from "./vpn_end.ts";
 
 /** Options of {@linkcode vpn}. */
