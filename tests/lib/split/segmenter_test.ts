@@ -238,6 +238,33 @@ Deno.test("Segmenter.next() equals a segmenter written from the RFCs", () => {
   );
 });
 
+Deno.test("Segmenter.nextInPlace() makes the segments of next(), whose payload stays where it is", () => {
+  const sizes = fc.oneof(fc.integer({ min: 8, max: 120 }), fc.constantFrom(1448, 9000));
+  fc.assert(
+    fc.property(shapes, sizes, fc.boolean(), (shape, segmentSize, skips) => {
+      const packet = packetOf(poolOf(100, 4), { ...shape, segmentSize });
+      const expected = slowlyCut(packet.data.slice(), segmentSize, true);
+      const outside = packet.bytes.slice(packet.offset + packet.length, packet.slotEnd);
+      const segmenter = new Segmenter();
+      equal(segmenter.start(packet), undefined);
+      const segments: Uint8Array[] = [];
+      while (segmenter.remaining > 0) {
+        const length = segmenter.nextLength;
+        if (skips && segments.length % 3 === 0) segments.push(segmenter.nextCopy()!);
+        else {
+          const at = segmenter.nextInPlace();
+          segments.push(packet.bytes.slice(at, at + length));
+        }
+        equal(segments.at(-1)!.length, length);
+      }
+      deepEqual(segments, expected);
+      equal(segmenter.nextInPlace(), -1);
+      deepEqual(packet.bytes.slice(packet.offset + packet.length, packet.slotEnd), outside);
+    }),
+    { numRuns: 300 },
+  );
+});
+
 Deno.test("Segmenter.next() numbers IPv4 segments from the first id on, past 65,535 (RFC 6864 section 4.2)", () => {
   const packet = packetOf(poolOf(), { version: 4, protocol: TCP, size: 3000, segmentSize: 1000, id: 0xfffe });
   deepEqual(cutAll(packet).map((segment) => Ipv4.of(segment)!.id), [0xfffe, 0xffff, 0]);
