@@ -73,8 +73,8 @@ export class Peer {
   packetsIn = 0;
   /** Bytes of those packets. */
   bytesIn = 0;
-  /** Time of the last authentic datagram (monotonic milliseconds); `undefined` before the first. */
-  lastReceived: number | undefined;
+  /** Time of the last authentic datagram (monotonic milliseconds); `-Infinity` before the first. */
+  lastReceived: number = -Infinity;
   /** Number of times that the outer address has changed. */
   roamed = 0;
 

@@ -58,7 +58,7 @@ export class SealedPeer extends Peer {
     const age = now - sending.startedAt;
     if (age <= SILENCE) return sending.key.counter >= MAX_DATAGRAMS;
     return age > MAX_AGE || sending.key.counter >= MAX_DATAGRAMS ||
-      now - (this.lastReceived ?? -Infinity) > SILENCE || this.acceptedAt - sending.startedAt > SILENCE;
+      now - this.lastReceived > SILENCE || this.acceptedAt - sending.startedAt > SILENCE;
   }
 
   /**

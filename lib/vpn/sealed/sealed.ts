@@ -347,12 +347,12 @@ export class Sealed implements VpnProtocol {
   }
 
   #interval({ lastReceived, retry }: SealedPeer): number {
-    return lastReceived === undefined ? Math.min(this.#keepalive, retry) : this.#keepalive;
+    return lastReceived === -Infinity ? Math.min(this.#keepalive, retry) : this.#keepalive;
   }
 
   /** A side that connects sends before it has heard from its peer, to the peer of the end below. */
   #isReachable(peer: SealedPeer): boolean {
-    return this.#role === "connect" || peer.hasEndpoint || peer.lastReceived !== undefined;
+    return this.#role === "connect" || peer.hasEndpoint || peer.lastReceived > -Infinity;
   }
 
   /** Sends a packet; returns the reason to drop it. */

@@ -8,7 +8,7 @@ import { type Datagram, KEY, Machine, numberIn, packet, START } from "./_machine
 
 const SECOND = 1000;
 
-/** What one side has, over all of its restarts. */
+/** One side, over all of its restarts. */
 class Side {
   machine: Machine;
   /** Numbers of packets that arrived, and how often. */
@@ -112,7 +112,7 @@ class Network {
       const header = datagram.bytes.subarray(4, 24).toHex();
       ok(!this.#headers.has(header + from.isClient), "a nonce was used twice");
       this.#headers.add(header + from.isClient);
-      // What a stranger's address gets, nobody carries on.
+      // Datagrams to an address that the client has left are lost.
       if (!from.isClient && datagram.dst !== this.client.machine.address) continue;
       this.#recorded.push({ to, datagram });
       if (this.#recorded.length > 2000) this.#recorded[random.below(2000)] = this.#recorded.pop()!;
