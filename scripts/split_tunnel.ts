@@ -2,7 +2,7 @@
 /**
  * Sends the office's packets and all names' look-ups over UDP to the office, and the rest out by a device of this
  * machine's own.
- * Try: with the office's address below, there udp_tunnel.ts --address 10.20.0.1/16; here ping 10.20.0.1;
+ * Try: with the office's address below, there plain_udp.ts --address 10.20.0.1/16; here ping 10.20.0.1;
  * ip route add 198.51.100.0/24 dev split; tcpdump -i direct; ping 198.51.100.1
  */
 import { device, script, switchboard } from "@warren/tunnel";

@@ -70,6 +70,8 @@ export interface TunnelEnd extends Disposable {
   mtuFor?(packet: Packet): number;
   /** Kind of payload: IP packets, or any bytes, which get no fragmentation and no ICMP errors. @default {"ip"} */
   readonly payload?: "ip" | "any";
+  /** Waits for the other side to connect; a VPN protocol over it then listens, too. @default {false} */
+  readonly listens?: boolean;
   /** Accepts super-packets; for an end without offload they are segmented. @default {false} */
   readonly offload?: boolean;
   /**

@@ -17,6 +17,9 @@ import type { Stage } from "../core/mod.ts";
  * `context.done`.
  */
 export interface VpnProtocol extends Stage {
-  /** Maximum number of bytes that it adds to a packet. */
+  /**
+   * Maximum number of bytes that it adds to a packet, at most 128. In its slot, each outbound packet has room for them both
+   * before and after it.
+   */
   readonly overhead: number;
 }

@@ -8,6 +8,7 @@ import {
   checkTunnelOptions,
   type TunnelOptions,
 } from "../tunnel/tunnel_options.ts";
+import { placeBelow } from "../vpn/vpn.ts";
 import { nearest, UsageError } from "./failure.ts";
 import {
   checkScriptFlags,
@@ -102,7 +103,8 @@ ${ownText}  --name NAME        name of the device: up to 15 bytes on Linux, 127 
   --queue-length N   maximum packets that wait in the kernel for the script (Linux)
   --far URL          far end of the tunnel: udp://HOST:PORT, ws://HOST:PORT/ or tun:NAME; to listen:
                      udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; with ?interface=NAME and
-                     ?mtu=BYTES for udp:, and ?payload=any for a stage that encrypts
+                     ?mtu=BYTES for udp:, and ?payload=any for a stage that encrypts; a VPN protocol of the
+                     script runs over it
   --no-offload       no super-packets: no packet is longer than the MTU (Linux)
   --no-uring         one packet per system call, without io_uring (Linux)
   --busy-poll US     after each packet, spin for up to this time (microseconds) before waiting: a shorter delay
@@ -231,6 +233,7 @@ function merge(
       );
     }
     given[key] = blame(key, () => read(values));
+    if (flag === "far") given[key] = { far: blame(key, () => placeBelow(declared.far, values[0]!)) };
   }
   if (workers !== undefined) {
     const queues = blame(`--${WORKERS}`, () => parseInteger(workers));

@@ -268,7 +268,7 @@ async function open(
   const starts: (() => Promise<void>)[] = [];
   for (const [name, declared] of tunnels) {
     const options = capturing === undefined ? declared : capturing.before(name, declared);
-    const start = closing.use(await TunnelStart.begin(options, true));
+    const start = closing.use(await TunnelStart.begin(options, true, given.flags));
     if (pool === undefined) await start.openFar();
     const openNear = async () => {
       opened[name] = closing.use(

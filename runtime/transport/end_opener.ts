@@ -9,6 +9,8 @@ export interface FarEndContext {
   readonly signal: AbortSignal;
   /** Default of the `payload` option of the end: `"any"` for the end below a VPN protocol. @default {"ip"} */
   readonly payload?: NonNullable<TunnelEnd["payload"]>;
+  /** Values of the script's own flags; empty outside of a script. */
+  readonly flags: Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>;
   /**
    * Routes the packets that the far end itself sends to an address outside the tunnel, whose routes may cover the
    * address. Must be called before each use of an address: when opening, when reconnecting, and for a new peer.
@@ -27,6 +29,7 @@ export type EndOpener = (context?: FarEndContext) => TunnelEnd | Promise<TunnelE
 /** Context of a far end that opens without a tunnel. */
 export const WITHOUT_TUNNEL: FarEndContext = {
   signal: new AbortController().signal,
+  flags: {},
   bypass() {},
   lookUp: (look) => look(),
 };

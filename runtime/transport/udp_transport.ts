@@ -84,6 +84,8 @@ export class UdpTransport implements Transport {
   /** Maximum packet length (bytes). */
   readonly mtu: number;
   readonly payload: "ip" | "any";
+  /** True without the address of a peer. */
+  readonly listens: boolean;
   /** Always 0: the system takes over all accepted packets. */
   readonly queued = 0;
   /** Descriptor of the socket, until `close`. */
@@ -117,6 +119,7 @@ export class UdpTransport implements Transport {
     const { family, local } = socket;
     this.mtu = parts.mtu ?? (payload === "any" ? ANY_MTU : ETHERNET_MTU);
     this.payload = payload;
+    this.listens = peer === undefined;
     this.#socket = socket;
     this.waits = [socket];
     this.#bypass = bypass;

@@ -32,6 +32,7 @@ export class WebSocketTransport implements Transport {
   /** No descriptor: it calls `wake`. */
   readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   readonly payload: "ip" | "any";
+  readonly listens: boolean;
   /** Maximum length of the outer IPv6, TCP, TLS and frame headers (bytes). */
   readonly overhead: number;
   /** Maximum packet length (bytes), regardless of the path, because TCP segments the stream. */
@@ -67,6 +68,7 @@ export class WebSocketTransport implements Transport {
     this.closed = promise;
     this.#settleClosed = resolve;
     this.payload = payload;
+    this.listens = local !== undefined;
     this.#incoming = new ReceiveQueue(queueLength, payload);
     this.#source = source(this.#owner());
   }

@@ -53,6 +53,7 @@ export class Interruption extends Error {
  */
 export class TunnelStart implements AsyncDisposable {
   readonly #options: CheckedTunnelOptions;
+  readonly #flags: FarEndContext["flags"];
   /** Aborted when the tunnel ends, even before it is open. */
   readonly #ending = new AbortController();
   /** Open ends, oldest first. */
@@ -62,8 +63,9 @@ export class TunnelStart implements AsyncDisposable {
   #bypass: Bypass | undefined;
   #interrupted = false;
 
-  private constructor(options: CheckedTunnelOptions) {
+  private constructor(options: CheckedTunnelOptions, flags: FarEndContext["flags"]) {
     this.#options = options;
+    this.#flags = flags;
     if (options.device !== undefined) this.#opened.push(options.device);
   }
 
@@ -71,9 +73,14 @@ export class TunnelStart implements AsyncDisposable {
    * Begins to open a tunnel: listens for signals and `options.signal`.
    *
    * @param takesSignals True in the first worker of a script, which receives the signals for all.
+   * @param flags Values of the script's own flags.
    */
-  static async begin(options: CheckedTunnelOptions, takesSignals: boolean): Promise<TunnelStart> {
-    const start = new TunnelStart(options);
+  static async begin(
+    options: CheckedTunnelOptions,
+    takesSignals: boolean,
+    flags: FarEndContext["flags"] = {},
+  ): Promise<TunnelStart> {
+    const start = new TunnelStart(options, flags);
     const { signal, signals } = options;
     if (takesSignals && signals) {
       await learnSignals();
@@ -93,11 +100,14 @@ export class TunnelStart implements AsyncDisposable {
     const { signal } = this.#ending;
     const bypass = device === undefined ? await openBypass(deviceOptions) : undefined;
     this.#bypass = bypass;
-    const context: FarEndContext = bypass === undefined ? { ...WITHOUT_TUNNEL, signal } : {
-      signal,
-      bypass: (address, interfaceName) => bypass.keep(address, interfaceName),
-      lookUp: (look) => bypass.lookUp(look),
-    };
+    const context: FarEndContext = bypass === undefined
+      ? { ...WITHOUT_TUNNEL, signal, flags: this.#flags }
+      : {
+        signal,
+        flags: this.#flags,
+        bypass: (address, interfaceName) => bypass.keep(address, interfaceName),
+        lookUp: (look) => bypass.lookUp(look),
+      };
     this.#far = await this.#attempt(() => openFarEnd(far, context));
   }
 

@@ -15,9 +15,12 @@ export class VpnLedger extends Ledger {
   readonly #host: EndHost;
   /** By slot: length of a packet as the tunnel counted it, negated length of a datagram as received, 0 for neither. */
   readonly #lengths: Int32Array;
+  readonly #overhead: number;
 
-  constructor(host: EndHost) {
+  /** @param overhead Number of bytes for which there must be room after each of the tunnel's packets. */
+  constructor(host: EndHost, overhead: number) {
     super(host.pool);
+    this.#overhead = overhead;
     this.#host = host;
     this.#lengths = new Int32Array(host.pool.packets.length);
   }
@@ -29,6 +32,9 @@ export class VpnLedger extends Ledger {
       const packet = packets[i]!;
       this.#lengths[packet.slot] = packet.length;
       outbound.bytesIn += packet.length;
+      if (packet.slotEnd - packet.offset - packet.length < this.#overhead) {
+        moveForward(packet, this.#overhead);
+      }
     }
     outbound.packetsIn += length;
     this.inside += length;
@@ -82,4 +88,11 @@ export class VpnLedger extends Ledger {
     if (this.#lengths[packet.slot]! > 0) this.inside--;
     super.giveBack(packet);
   }
+}
+
+/** Moves a packet in its slot, so that there is room after it. */
+function moveForward(packet: Packet, room: number): void {
+  const { bytes, offset, length, slotStart, slotEnd } = packet;
+  packet.offset = Math.max(slotStart, slotEnd - room - length);
+  bytes.copyWithin(packet.offset, offset, offset + length);
 }

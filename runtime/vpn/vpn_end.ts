@@ -15,6 +15,7 @@ import {
   Direction,
   type EndHost,
   type EndWait,
+  HEADROOM,
   type PacketBatch,
   type TunnelEnd,
   type TunnelStats,
@@ -28,8 +29,8 @@ import { closeStages, Pipeline } from "../engine/pipeline.ts";
 import { VpnLedger } from "./_vpn_ledger.ts";
 
 // Implementation
-/** Maximum number of bytes that a protocol may add to a packet. */
-const MAX_OVERHEAD = 65_535;
+/** Maximum number of bytes that a protocol may add to a packet, of which a slot has room before and after the packet. */
+const MAX_OVERHEAD = HEADROOM / 2;
 
 /**
  * Checks the parts of a VPN protocol.
@@ -245,7 +246,7 @@ export class VpnEnd implements TunnelEnd {
   }
 
   attach(host: EndHost): void {
-    const ledger = new VpnLedger(host);
+    const ledger = new VpnLedger(host, this.#protocol.overhead);
     const heartbeat = new Heartbeat();
     const wake = () => host.wake();
     const pipeline = new Pipeline([this.#protocol], { ledger, heartbeat, others: undefined, wake });

@@ -55,6 +55,8 @@ const IMPURE = [
 /** Names that say nothing about what is in a file. */
 const EMPTY_NAMES = ["common", "helper", "helpers", "index", "misc", "util", "utils"];
 const MAX_SCRIPT_LINES = 40;
+/** A whole VPN protocol, which is longer than a script. */
+const LONG_SCRIPTS: Record<string, number> = { "scripts/own_vpn.ts": 85 };
 const ROOT = new URL("../../", import.meta.url).href;
 
 /** A file's place in the repository, such as `lib/ip.ts`; `undefined` outside of it. */
@@ -222,8 +224,9 @@ const file = rule((place, context) => ({
     }
     if (!/^[a-z0-9_.]+$/.test(name)) report(`"${name}" is not in snake_case`);
     const lines = text.trimEnd().split("\n").length;
-    if (floorOf(place) === SCRIPTS && lines > MAX_SCRIPT_LINES) {
-      report(`A script has at most ${MAX_SCRIPT_LINES} lines; this one has ${lines}`);
+    const max = LONG_SCRIPTS[place] ?? MAX_SCRIPT_LINES;
+    if (floorOf(place) === SCRIPTS && lines > max) {
+      report(`A script has at most ${max} lines; this one has ${lines}`);
     }
   },
 }));

@@ -157,7 +157,7 @@ for (const rpFilter of [0, 1, 2]) {
       const settings = names.map((name) => `net.ipv4.conf.${name}.rp_filter=${rpFilter}`);
       await place.client.command("sysctl", ["-qw", ...settings]);
       const before = await place.state();
-      await using _udp = await serve(place, "udp_tunnel.ts", "udp://[::]:4500?listen");
+      await using _udp = await serve(place, "plain_udp.ts", "udp://[::]:4500?listen");
       for (
         const far of [
           "udp://203.0.113.5:4500",
@@ -165,7 +165,7 @@ for (const rpFilter of [0, 1, 2]) {
           "udp://[2001:db8:2::5]:4500",
         ]
       ) {
-        await using client = await connect(place, "udp_tunnel.ts", far);
+        await using client = await connect(place, "plain_udp.ts", far);
         await place.passes();
         assert.equal(await place.wayTo("8.8.8.8"), "t0", far);
         assert.equal(await place.wayTo("2606:4700::1"), "unreachable", far);
@@ -184,10 +184,10 @@ systemTest(
   NEEDS,
   async () => {
     await using place = await Place.open();
-    await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
+    await using _server = await serve(place, "plain_udp.ts", "udp://203.0.113.5:4500?listen");
     const far = "udp://203.0.113.5:4500";
     {
-      await using _client = await connect(place, "udp_tunnel.ts", far, "--address", "fd09::2/64");
+      await using _client = await connect(place, "plain_udp.ts", far, "--address", "fd09::2/64");
       assert.equal(await place.wayTo("8.8.8.8"), "t0");
       assert.equal(await place.wayTo("2606:4700::1"), "t0");
       assert.equal(await place.wayTo("203.0.113.5"), "eth0");
@@ -195,7 +195,7 @@ systemTest(
     }
     const four = run(
       place.client,
-      `${SCRIPTS}udp_tunnel.ts`,
+      `${SCRIPTS}plain_udp.ts`,
       ...["--address", "10.9.0.2/24", "--route", "0.0.0.0/0", "--far", far],
     );
     await using _four = four;
@@ -213,8 +213,8 @@ systemTest(
     await using place = await Place.open();
     const off = ["all", "default", "lo"].map((name) => `net.ipv6.conf.${name}.disable_ipv6=1`);
     await place.client.command("sysctl", ["-qw", ...off]);
-    await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
-    await using client = await connect(place, "udp_tunnel.ts", "udp://203.0.113.5:4500");
+    await using _server = await serve(place, "plain_udp.ts", "udp://203.0.113.5:4500?listen");
+    await using client = await connect(place, "plain_udp.ts", "udp://203.0.113.5:4500");
     await place.passes();
     assert.match(client.heard, /^warren: IPv6 is disabled: the default route through "t0" is IPv4 only$/m);
     await client.stop("SIGTERM");
@@ -232,10 +232,10 @@ systemTest(
   async () => {
     await using place = await Place.open();
     const before = await place.state();
-    await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
+    await using _server = await serve(place, "plain_udp.ts", "udp://203.0.113.5:4500?listen");
     for (const route of ["203.0.113.0/24", "203.0.113.0/24 metric 7", "0.0.0.0/0 table 77"]) {
       const flags = ["--address", "10.9.0.2/24", "--route", route, "--far", "udp://203.0.113.5:4500"];
-      await using client = run(place.client, `${SCRIPTS}udp_tunnel.ts`, ...flags);
+      await using client = run(place.client, `${SCRIPTS}plain_udp.ts`, ...flags);
       await client.said(/is open/);
       if (route.includes("table")) {
         await place.client.command("ip", ["rule", "add", "priority", "100", "table", "77"]);
@@ -255,8 +255,8 @@ systemTest(
   NEEDS,
   async () => {
     await using place = await Place.open();
-    await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
-    await using client = await connect(place, "udp_tunnel.ts", "udp://203.0.113.5:4500");
+    await using _server = await serve(place, "plain_udp.ts", "udp://203.0.113.5:4500?listen");
+    await using client = await connect(place, "plain_udp.ts", "udp://203.0.113.5:4500");
     await place.passes();
     const gone = async (way: string) => await place.wayTo("203.0.113.5") === way;
     await place.client.command("ip", ["link", "set", "eth0", "down"]);
@@ -276,7 +276,7 @@ systemTest(
 );
 
 for (
-  const [script, port] of [["udp_tunnel.ts", "udp://203.0.113.%:4500"], [
+  const [script, port] of [["plain_udp.ts", "udp://203.0.113.%:4500"], [
     "websocket.ts",
     "ws://203.0.113.%:8080/",
   ]]
@@ -315,13 +315,13 @@ systemTest("A listening far end answers a peer that its tunnel's routes cover", 
   await using place = await Place.open();
   await using server = run(
     place.server,
-    `${SCRIPTS}udp_tunnel.ts`,
+    `${SCRIPTS}plain_udp.ts`,
     ...["--far", "udp://0.0.0.0:4500?listen", "--address", "10.9.0.1/24", "--route", "default"],
   );
   await server.said(/is open/);
   await using client = run(
     place.client,
-    `${SCRIPTS}udp_tunnel.ts`,
+    `${SCRIPTS}plain_udp.ts`,
     ...["--address", "10.9.0.2/24", "--far", "udp://203.0.113.5:4500"],
   );
   await client.said(/is open/);
@@ -334,7 +334,7 @@ systemTest(
   async () => {
     await using place = await Place.open();
     const before = await place.state();
-    await using _first = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
+    await using _first = await serve(place, "plain_udp.ts", "udp://203.0.113.5:4500?listen");
     const path = await Deno.makeTempFile({ suffix: ".ts" });
     try {
       await Deno.writeTextFile(
@@ -368,8 +368,8 @@ systemTest(
   async () => {
     await using place = await Place.open();
     const before = await place.state();
-    await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
-    const killed = await connect(place, "udp_tunnel.ts", "udp://203.0.113.5:4500");
+    await using _server = await serve(place, "plain_udp.ts", "udp://203.0.113.5:4500?listen");
+    const killed = await connect(place, "plain_udp.ts", "udp://203.0.113.5:4500");
     await killed.stop("SIGKILL");
     assert.notDeepEqual(await place.state(), before);
     await using next = run(place.client, `${SCRIPTS}icmp_echo.ts`);

@@ -46,7 +46,7 @@ export async function measureIdle(seconds: number): Promise<IdleCost[]> {
   const scripts: [string, ...string[]][] = [
     ["icmp_echo.ts"],
     ["relay.ts"],
-    ["udp_tunnel.ts", "--far", "udp://127.0.0.1:4501?listen=4500"],
+    ["plain_udp.ts", "--far", "udp://127.0.0.1:4501?listen=4500"],
   ];
   const started: { script: string; running: Running }[] = [];
   for (const [script, ...flags] of scripts) {

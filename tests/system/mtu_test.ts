@@ -29,8 +29,8 @@ for (const [query, carried] of [["", 1500], ["mtu=4000", 4000], ["mtu=9000", 900
       ];
       const listen = `udp://0.0.0.0:4500?listen${query && `&${query}`}`;
       const peer = `udp://192.0.2.2:4500${query && `?${query}`}`;
-      await using _right = await startScript(right, "udp_tunnel.ts", ...flags(2), "--far", listen);
-      await using running = await startScript(left, "udp_tunnel.ts", ...flags(1), "--far", peer);
+      await using _right = await startScript(right, "plain_udp.ts", ...flags(2), "--far", listen);
+      await using running = await startScript(left, "plain_udp.ts", ...flags(1), "--far", peer);
       for (const [address, headers] of [["10.9.0.2", 28], ["fd09::2", 48]] as const) {
         await firstAnswer(left, address);
         const fitting = await ping(

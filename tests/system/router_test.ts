@@ -61,7 +61,7 @@ systemTest("scripts/router.ts routes among three networks, by source and by port
 });
 
 const SPLIT = new URL("../../scripts/split_tunnel.ts", import.meta.url);
-const OFFICE = fileURLToPath(new URL("../../scripts/udp_tunnel.ts", import.meta.url));
+const OFFICE = fileURLToPath(new URL("../../scripts/plain_udp.ts", import.meta.url));
 
 systemTest("scripts/split_tunnel.ts sends the office's packets to the office, and others out", {
   programs: ["ip", "ping", "tcpdump", "dig"],

@@ -136,7 +136,7 @@ interface Joining {
 }
 
 const UDP_TUNNEL: Joining = {
-  script: "udp_tunnel.ts",
+  script: "plain_udp.ts",
   far: { left: "udp://192.0.2.2:4500?listen=4500", right: "udp://192.0.2.1:4500?listen=4500" },
 };
 const WEBSOCKET: Joining = {
@@ -395,7 +395,7 @@ for (const offload of ["offload", "no offload"] as const) {
   );
 }
 
-systemTest("udp_tunnel.ts joins two machines", NEEDS, async () => {
+systemTest("plain_udp.ts joins two machines", NEEDS, async () => {
   await using machines = await Machines.open();
   await using one = await startSide(UDP_TUNNEL, machines, "left");
   await using other = await startSide(UDP_TUNNEL, machines, "right", "no offload");
@@ -403,7 +403,7 @@ systemTest("udp_tunnel.ts joins two machines", NEEDS, async () => {
   assert.deepEqual([(await one.stop()).code, (await other.stop()).code], [0, 0]);
 });
 
-systemTest("udp_tunnel.ts works as soon as the other side has started, too", NEEDS, async () => {
+systemTest("plain_udp.ts works as soon as the other side has started, too", NEEDS, async () => {
   await using machines = await Machines.open();
   await using _left = await startSide(UDP_TUNNEL, machines, "left");
   const { answered } = await ping(machines.left, "-c", "20", "-i", "0.01", "-W", "0.2", "10.9.0.2");
@@ -413,7 +413,7 @@ systemTest("udp_tunnel.ts works as soon as the other side has started, too", NEE
   await assertAnswered(machines.left, 100, "-i", "0.005", "10.9.0.2");
 });
 
-systemTest("udp_tunnel.ts goes on after either side was killed and started anew", NEEDS, async () => {
+systemTest("plain_udp.ts goes on after either side was killed and started anew", NEEDS, async () => {
   await assertSurvives(UDP_TUNNEL);
 });
 
@@ -447,9 +447,9 @@ async function everywhereByTunnel(
   const back = `udp://${host(outer.left)}:4500?listen=${host(outer.right)}:4500`;
   const inner = (number: number) => [`--address`, six ? `fd09::${number}/64` : `10.9.0.${number}/24`];
   const name = ["--name", "w0"];
-  await using _right = await startScript(right, "udp_tunnel.ts", ...name, ...inner(2), "--far", back);
+  await using _right = await startScript(right, "plain_udp.ts", ...name, ...inner(2), "--far", back);
   const all = ["--route", outer.everywhere];
-  await using _left = await startScript(left, "udp_tunnel.ts", ...name, ...inner(1), ...all, "--far", there);
+  await using _left = await startScript(left, "plain_udp.ts", ...name, ...inner(1), ...all, "--far", there);
   // An address of the right machine that only the way to everywhere leads to.
   const { answered } = await ping(left, "-c", "20", "-i", "0.1", "-W", "0.5", outer.right);
   return { sent: (await kernelCounters(left, "w0")).tx.packets, answered: answered.length };
@@ -457,7 +457,7 @@ async function everywhereByTunnel(
 
 for (const [family, outer] of Object.entries(OUTER)) {
   systemTest(
-    `udp_tunnel.ts keeps its own ${family} datagrams out of the tunnel that leads to everywhere, with and without an interface`,
+    `plain_udp.ts keeps its own ${family} datagrams out of the tunnel that leads to everywhere, with and without an interface`,
     NEEDS,
     async () => {
       for (const query of ["&interface=veth", ""]) {
@@ -495,11 +495,11 @@ systemTest("relay.ts joins two namespaces as its second line says", NEEDS, async
   assert.equal((await script.stop()).code, 0);
 });
 
-for (const script of ["udp_tunnel.ts", "websocket.ts"]) {
+for (const script of ["plain_udp.ts", "websocket.ts"]) {
   systemTest(`${script} joins two machines as its second line says`, NEEDS, async () => {
     await using machines = await Machines.open();
     const { left, right } = machines;
-    const far = script === "udp_tunnel.ts" ? "udp://192.0.2.1:4500" : "ws://192.0.2.1:8080/";
+    const far = script === "plain_udp.ts" ? "udp://192.0.2.1:4500" : "ws://192.0.2.1:8080/";
     await using _one = await startScript(left, script);
     await using _other = await startScript(right, script, "--address", "10.9.0.2/24", "--far", far);
     await firstAnswer(right, "10.9.0.1");

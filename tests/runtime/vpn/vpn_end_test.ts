@@ -9,6 +9,7 @@ import {
   type Packet,
   PacketBatch,
   PacketPool,
+  SMALL_ROOM,
   type StageContext,
 } from "../../../lib/core/mod.ts";
 import { Random } from "../../../lib/core/random.ts";
@@ -18,6 +19,7 @@ import { Ipv4 } from "../../../lib/wire/ipv4.ts";
 import { Tcp } from "../../../lib/wire/tcp.ts";
 import { Loop } from "../../../runtime/engine/loop.ts";
 import { openTunnel, type Tunnel, udp, vpn, VpnEnd } from "../../../runtime/mod.ts";
+import { empty, pattern } from "../../conformance/end.ts";
 import { FaultyDevice } from "../../kit/faulty_device.ts";
 import { TestHost, turn, until } from "../../kit/host.ts";
 import { encodeIp, makePartial, wrongChecksum } from "../../kit/packets.ts";
@@ -477,7 +479,7 @@ Deno.test("VpnEnd reports the MTU of the end below less the overhead, so that lo
   const pool = loop.pool;
   const [device, system] = MemoryDevice.pair();
   system.attach(new TestHost(pool));
-  const far = new VpnEnd(protocolOf({ overhead: 300 }), new Wire("wire"));
+  const far = new VpnEnd(protocolOf({ overhead: 128 }), new Wire("wire"));
   await using tunnel = await openTunnel({ device, far, loop, ...QUIET });
   const running = tunnel.run();
   const packet = pool.take(1400)!;
@@ -490,10 +492,38 @@ Deno.test("VpnEnd reports the MTU of the end below less the overhead, so that lo
   await until(() => system.read(got) === 1, "an answer came");
   const answer = got.packets[0]!;
   assert.deepEqual([answer.bytes[answer.offset + 20], answer.bytes[answer.offset + 21]], [3, 4]);
-  assert.equal(answer.view.getUint16(answer.offset + 26), 1200);
+  assert.equal(answer.view.getUint16(answer.offset + 26), 1372);
   pool.give(answer);
   tunnel.close();
   await running;
+});
+
+Deno.test("VpnEnd gives each packet room for the overhead before and after it", () => {
+  const pool = new PacketPool();
+  const [lower, wire] = MemoryDevice.pair({ mtu: 9000, payload: "any" });
+  let packets = 0;
+  const outbound = (batch: PacketBatch) => {
+    for (const packet of batch) {
+      assert(packet.headroom >= 128 && packet.tailroom >= 128, String(packet));
+      packets++;
+    }
+  };
+  using end = new VpnEnd(protocolOf({ overhead: 128, outbound }), lower);
+  const [host, other] = [new TestHost(pool), new TestHost(pool)];
+  end.attach(host);
+  wire.attach(other);
+  const written: Uint8Array[] = [];
+  const batch = new PacketBatch();
+  for (const length of [1, 1500, SMALL_ROOM - 127, SMALL_ROOM, SMALL_ROOM + 1, 8000]) {
+    const bytes = pattern(length);
+    written.push(bytes);
+    batch.push(pool.from(bytes)!);
+  }
+  assert.equal(end.write(batch), 6);
+  assert.equal(packets, 6);
+  const got = new PacketBatch();
+  wire.read(got);
+  assert.deepEqual(empty(got), written);
 });
 
 Deno.test("VpnEnd refuses an end that carries only IP packets, and a protocol that lacks a part", () => {

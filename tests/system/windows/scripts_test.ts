@@ -76,7 +76,7 @@ wineTest("scripts/watch.ts under Wine prints the packets that pass", async () =>
 
 for (
   const [name, far, permissions] of [
-    ["udp_tunnel.ts", "udp://192.0.2.1:4500", ["--allow-ffi"]],
+    ["plain_udp.ts", "udp://192.0.2.1:4500", ["--allow-ffi"]],
     ["websocket.ts", "ws://192.0.2.1:8080/", ["--allow-ffi", "--allow-net"]],
   ] as const
 ) {
