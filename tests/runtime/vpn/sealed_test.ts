@@ -94,7 +94,7 @@ Deno.test("sealed() refuses unknown options when it opens, and closes the end be
   assert.throws(() => sealed({ key: KEY } as never), /^TypeError: Cannot open a VPN end: over is missing$/);
 });
 
-Deno.test("placeBelow() puts the URL of --far below a VPN end, and in place of another far end", async () => {
+Deno.test("placeBelow() puts the URL of --far below a VPN end, and in place of another far end", () => {
   assert.equal(placeBelow(udp({ listen: 0 }), "udp://192.0.2.1:4500"), "udp://192.0.2.1:4500");
   assert.equal(placeBelow(undefined, "udp://192.0.2.1:4500"), "udp://192.0.2.1:4500");
   const far = sealed({ key: KEY, over: udp({ listen: 4500 }) });
