@@ -4,7 +4,13 @@ import { Peer, type PeerOptions } from "../peers.ts";
 import { Attempts } from "./_attempts.ts";
 import { SESSION_LENGTH } from "./_datagram.ts";
 import type { PreSharedKey } from "./_pre_shared_key.ts";
-import { ReceivingSession, type SavedSession, SendingSession, sessionBytes, writeTime } from "./_sessions.ts";
+import {
+  ReceivingSession,
+  type RestoredSession,
+  SendingSession,
+  sessionBytes,
+  writeTime,
+} from "./_sessions.ts";
 
 // Implementation
 /** Limits of a session (datagrams, milliseconds). */
@@ -25,8 +31,8 @@ export class SealedPeer extends Peer {
   current: ReceivingSession | undefined;
   /** The session before, for datagrams that were overtaken. */
   previous: ReceivingSession | undefined;
-  /** Session from a saved state, not yet seen again. */
-  saved: SavedSession | undefined;
+  /** The newest session of a saved state, until another is accepted. */
+  restored: RestoredSession | undefined;
   /** Time in the peer's newest session. */
   newestTime = -Infinity;
   /** Time at which the peer's newest session was accepted (monotonic milliseconds). */
@@ -39,7 +45,9 @@ export class SealedPeer extends Peer {
   readonly attempts: Attempts = new Attempts(ATTEMPTS_PER_SECOND, ATTEMPTS_BURST);
   readonly #session = new Uint8Array(SESSION_LENGTH);
   readonly #sessionView = new DataView(this.#session.buffer);
+  /** Time of this side's last session, and the latest of all. */
   #lastTime = -Infinity;
+  #latestTime = -Infinity;
 
   /** Creates a peer that belongs to no protocol yet, and takes the key. */
   constructor(options: PeerOptions, psk: PreSharedKey, retry: number) {
@@ -62,16 +70,23 @@ export class SealedPeer extends Peer {
   }
 
   /**
-   * Starts a session of this side. Its time is later than those before, even if the wall clock was set back, since the
-   * peer accepts no other.
+   * Starts a session of this side. Its time is later than those before, even if the wall clock was set back, since a peer
+   * that accepted them accepts no other. But a peer with the right time never accepted sessions of a clock that was far
+   * ahead, and accepts only the time of now. Until it is heard, sessions take both forms in turn.
    */
   startSending(
     wallClock: number,
+    maxClockError: number,
     now: number,
     memory: Uint8Array<ArrayBuffer>,
     random: (bytes: Uint8Array) => unknown,
   ): SendingSession {
-    this.#lastTime = Math.max(Math.floor(wallClock), this.#lastTime + 1);
+    const wall = Math.floor(wallClock);
+    const isUnheard = (this.lastReceived ?? -Infinity) < (this.sending?.startedAt ?? -Infinity);
+    if (isUnheard && this.#latestTime - wall > maxClockError) {
+      this.#lastTime = this.#lastTime === this.#latestTime ? wall : this.#latestTime + 1;
+    } else this.#lastTime = Math.max(wall, this.#lastTime + 1);
+    this.#latestTime = Math.max(this.#latestTime, this.#lastTime);
     random(this.#session);
     writeTime(this.#sessionView, this.#lastTime);
     this.sending?.key[Symbol.dispose]();
@@ -97,7 +112,7 @@ export class SealedPeer extends Peer {
     this.current = session;
     this.newestTime = session.time;
     this.acceptedAt = now;
-    this.saved = undefined;
+    this.restored = undefined;
   }
 
   /** Disposes of all keys. */

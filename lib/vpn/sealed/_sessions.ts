@@ -66,6 +66,17 @@ export interface SavedSession {
   readonly counter: number;
 }
 
+/** A session from a saved state, of which no datagram has arrived since. */
+export class RestoredSession extends Session {
+  readonly saved: SavedSession;
+
+  constructor(saved: SavedSession) {
+    const view = new DataView(Uint8Array.fromHex(saved.session).buffer);
+    super(view.getInt32(0), view.getInt32(4), view.getInt32(8));
+    this.saved = saved;
+  }
+}
+
 /** Returns the wall-clock time in a session's first two words. */
 export function timeOf(word0: number, word1: number): number {
   return (word0 >>> 0) * TIME_SCALE + (word1 >>> 16);

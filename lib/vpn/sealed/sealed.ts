@@ -17,7 +17,7 @@ import type { VpnProtocol } from "../protocol.ts";
 import { Attempts } from "./_attempts.ts";
 import * as field from "./_datagram.ts";
 import { PreSharedKey, readKey, type SealedRole } from "./_pre_shared_key.ts";
-import { type ReceivingSession, type SavedSession, sessionBytes, timeOf } from "./_sessions.ts";
+import { type ReceivingSession, RestoredSession, type SavedSession, timeOf } from "./_sessions.ts";
 import { SealedPeer } from "./_sealed_peer.ts";
 
 export type { SealedRole } from "./_pre_shared_key.ts";
@@ -29,6 +29,8 @@ const TWO_TO_32 = 2 ** 32;
 // Implementation
 const KEEPALIVE = 25_000;
 const MAX_CLOCK_ERROR = 120_000;
+/** Time in which the successors of a session follow it, whatever the clock says: 1000 sessions, 1 ms each. */
+const MAX_SUCCESSION = 1000;
 /** A session may be this old before its sender replaces it. */
 const MIN_CLOCK_ERROR = 20_000;
 /** Half the first interval of keepalives to a peer that has not answered yet; each interval is twice the one before. */
@@ -305,7 +307,7 @@ export class Sealed implements VpnProtocol {
     const peers = Array.from(this.#peers, (peer): SavedPeer => ({
       name: peer.name,
       endpoint: peer.endpoint?.toHex(),
-      received: peer.current?.save() ?? peer.saved,
+      received: peer.current?.save() ?? peer.restored?.saved,
       traffic: [peer.packetsOut, peer.bytesOut, peer.packetsIn, peer.bytesIn],
     }));
     return { format: FORMAT, peers };
@@ -327,9 +329,11 @@ export class Sealed implements VpnProtocol {
       if (endpoint !== undefined) peer.setEndpoint(Uint8Array.fromHex(endpoint));
       [peer.packetsOut, peer.bytesOut, peer.packetsIn, peer.bytesIn] = traffic;
       if (received === undefined) continue;
-      const view = new DataView(Uint8Array.fromHex(received.session).buffer);
-      peer.saved = received;
-      peer.newestTime = timeOf(view.getInt32(0), view.getInt32(4));
+      const session = new RestoredSession(received);
+      // An older state must not bring back sessions that are closed.
+      if (session.time <= peer.newestTime) continue;
+      peer.restored = session;
+      peer.newestTime = session.time;
     }
   }
 
@@ -423,7 +427,7 @@ export class Sealed implements VpnProtocol {
   ): boolean {
     const { bytes, view } = datagram;
     const session = peer.needsSession(now)
-      ? peer.startSending(this.#wallClock(), now, bytes, this.#random)
+      ? peer.startSending(this.#wallClock(), this.#maxClockError, now, bytes, this.#random)
       : peer.sending!;
     const { key } = session;
     const { counter } = key;
@@ -475,12 +479,16 @@ export class Sealed implements VpnProtocol {
     peer: SealedPeer,
     context: StageContext,
   ): string | undefined {
-    const saved = savedCounter(peer.saved, word0, word1, word2);
-    if (saved === undefined) {
+    const { restored } = peer;
+    const lastCounter = restored?.is(word0, word1, word2) ? restored.saved.counter : undefined;
+    if (lastCounter === undefined) {
       const time = timeOf(word0, word1);
       if (time <= peer.newestTime) return SealedDrop.OldSession;
-      if (!(Math.abs(time - this.#wallClock()) <= this.#maxClockError)) return SealedDrop.ClocksDiffer;
-    } else if (counter <= saved) return SealedDrop.Replayed;
+      const wall = this.#wallClock();
+      // If both clocks were set back, the peer goes on from its newest session, 1 ms later for each.
+      const latest = Math.max(wall + this.#maxClockError, peer.newestTime + MAX_SUCCESSION);
+      if (!(time >= wall - this.#maxClockError && time <= latest)) return SealedDrop.ClocksDiffer;
+    } else if (counter <= lastCounter) return SealedDrop.Replayed;
     // A derivation costs as much as opening ten datagrams, and anyone who has seen a key id can cause it.
     const { now } = context;
     if (!peer.attempts.take(now) || !this.#attempts.take(now)) return SealedDrop.TooManySessions;
@@ -489,7 +497,7 @@ export class Sealed implements VpnProtocol {
       session.key[Symbol.dispose]();
       return SealedDrop.NotAuthentic;
     }
-    if (saved !== undefined) session.window.reset(saved);
+    if (lastCounter !== undefined) session.window.reset(lastCounter);
     peer.accept(session, now);
     this.#sessions++;
     const reason = this.#deliver(packet, counter, session, peer, context);
@@ -532,17 +540,6 @@ export class Sealed implements VpnProtocol {
 /** Opens a datagram in place; returns whether it is authentic. */
 function open({ offset, length }: Packet, counter: number, { key }: ReceivingSession): boolean {
   return key.open(counter, offset + HEADER, length - HEADER, offset + HEADER, offset, HEADER);
-}
-
-/** Returns the newest counter of a saved session; `undefined` if the session is another. */
-function savedCounter(
-  saved: SavedSession | undefined,
-  word0: number,
-  word1: number,
-  word2: number,
-): number | undefined {
-  if (saved === undefined) return undefined;
-  return saved.session === sessionBytes(word0, word1, word2).toHex() ? saved.counter : undefined;
 }
 
 /** One peer in a saved state. */
