@@ -9,7 +9,8 @@ import {
   type SealingKey,
   TAG_LENGTH,
 } from "../../lib/vpn/aead.ts";
-import { gotValue } from "../../lib/core/options.ts";
+import { bytesOf } from "../../lib/core/bytes_of.ts";
+import { checkInteger, checkOption, gotValue } from "../../lib/core/options.ts";
 
 /** One key of a library, for one direction. */
 export interface Cipher {
@@ -46,35 +47,55 @@ export interface Backend {
   ): Cipher;
 }
 
+/** Copies bytes that a key is made of. */
+function copyOf(name: string, value: unknown, length: number, use = ""): Uint8Array<ArrayBuffer> {
+  const bytes = plainBytes(name, value);
+  if (bytes.length === length) return new Uint8Array(bytes);
+  throw new RangeError(`Cannot create a key: ${name} must have ${length} bytes${use}, got ${bytes.length}`);
+}
+
+/** Returns a view whose length is that of its memory, also after that was detached. */
+function plainBytes(name: string, value: unknown): Uint8Array<ArrayBuffer> {
+  const bytes = bytesOf(value);
+  if (bytes !== undefined) return bytes as Uint8Array<ArrayBuffer>;
+  throw new TypeError(`Cannot create a key: ${name} must be a Uint8Array, ${gotValue(value)}`);
+}
+
 /** A nonce whose counter changes. */
 class Nonce {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Highest counter. */
   readonly max: number;
   readonly #base: Uint8Array;
-  readonly #layout: NonceLayout;
+  readonly #offset: number;
+  readonly #length: number;
+  readonly #isLittleEndian: boolean;
 
-  constructor(layout: NonceLayout) {
-    const { base, offset, length } = layout;
-    if (base.length !== NONCE_LENGTH || !(offset >= 0 && offset + length <= NONCE_LENGTH)) {
-      throw new RangeError(
-        `Cannot create a key: the nonce must have 12 bytes and hold its counter, got ${base.length} bytes and a ` +
-          `counter of ${length} at ${offset}`,
-      );
-    }
-    this.#base = base.slice();
-    this.bytes = new Uint8Array(base);
-    this.#layout = layout;
+  /** Copies the layout: a later change of it would repeat nonces. */
+  constructor({ base, offset, length, isLittleEndian }: NonceLayout) {
+    checkOption("create a key", "nonce.length", length, [4, 8]);
+    checkInteger("create a key", "nonce.offset", offset, 0, NONCE_LENGTH - length);
+    checkOption("create a key", "nonce.isLittleEndian", isLittleEndian, "boolean");
+    this.#base = copyOf("nonce.base", base, NONCE_LENGTH);
+    this.bytes = this.#base.slice();
+    this.#offset = offset;
+    this.#length = length;
+    this.#isLittleEndian = isLittleEndian;
     this.max = length === 4 ? 2 ** 32 - 1 : Number.MAX_SAFE_INTEGER;
   }
 
   set(counter: number): void {
-    const { offset, length, isLittleEndian } = this.#layout;
-    let rest = counter;
+    const { bytes } = this;
+    const base = this.#base;
+    const length = this.#length;
+    let at = this.#isLittleEndian ? this.#offset : this.#offset + length - 1;
+    const step = this.#isLittleEndian ? 1 : -1;
+    let word = counter >>> 0;
     for (let i = 0; i < length; i++) {
-      const at = isLittleEndian ? offset + i : offset + length - 1 - i;
-      this.bytes[at] = this.#base[at]! ^ rest & 0xff;
-      rest = Math.floor(rest / 256);
+      if (i === 4) word = counter / 2 ** 32;
+      bytes[at] = base[at]! ^ word & 0xff;
+      word >>>= 8;
+      at += step;
     }
   }
 }
@@ -82,7 +103,7 @@ class Nonce {
 /** Common part of both keys: the checks before memory is touched. */
 abstract class Key implements Disposable {
   protected readonly nonce: Nonce;
-  readonly #size: number;
+  protected readonly memory: Uint8Array<ArrayBuffer>;
   #cipher: Cipher | undefined;
 
   constructor(
@@ -93,22 +114,19 @@ abstract class Key implements Disposable {
     memory: Uint8Array<ArrayBuffer>,
     seals: boolean,
   ) {
-    if (key.length !== KEY_LENGTHS[aead]) {
-      throw new RangeError(
-        `Cannot create a key: key must have ${KEY_LENGTHS[aead]} bytes for ${aead}, got ${key.length}`,
-      );
-    }
     this.nonce = new Nonce(nonce);
-    this.#size = memory.length;
-    const copy = key.slice() as Uint8Array<ArrayBuffer>;
-    this.#cipher = backend.cipher(aead, copy, seals, memory);
-    copy.fill(0);
+    this.memory = plainBytes("memory", memory);
+    const copy = copyOf("key", key, KEY_LENGTHS[aead], ` for ${aead}`);
+    try {
+      this.#cipher = backend.cipher(aead, copy, seals, this.memory);
+    } finally {
+      copy.fill(0);
+    }
   }
 
   protected run(
     source: number,
     length: number,
-    read: number,
     target: number,
     written: number,
     aad: number,
@@ -116,10 +134,10 @@ abstract class Key implements Disposable {
   ): boolean {
     const cipher = this.#cipher;
     if (cipher === undefined) throw new Deno.errors.BadResource("Cannot use a key: it is closed");
-    this.#check("source", source, read);
+    this.#check("source", source, length);
     this.#check("target", target, written);
     this.#check("aad", aad, aadLength);
-    if (source !== target && source < target + written && target < source + read) {
+    if (source !== target && source < target + written && target < source + length) {
       throw new RangeError("Cannot use a key: source and target must be the same or must not overlap");
     }
     return cipher.run(this.nonce.bytes, source, length, target, aad, aadLength);
@@ -130,12 +148,14 @@ abstract class Key implements Disposable {
     this.#cipher = undefined;
   }
 
+  /** The length is read each time: it is 0 after memory was detached, when its address is no longer valid. */
   #check(name: string, start: number, length: number): void {
-    if (start >>> 0 === start && length >>> 0 === length && start + length <= this.#size) return;
+    const size = this.memory.length;
+    if (start >>> 0 === start && length >>> 0 === length && start + length <= size) return;
     throw new RangeError(
-      `Cannot use a key: ${name} must be within the ${this.#size} bytes of its memory, ${
-        gotValue(start)
-      } and ${gotValue(length)} bytes`,
+      `Cannot use a key: ${name} must be within the ${size} bytes of its memory, ${gotValue(start)} and ${
+        gotValue(length)
+      } bytes`,
     );
   }
 }
@@ -165,7 +185,7 @@ export class LibrarySealingKey extends Key implements SealingKey {
     if (this.#counter > this.nonce.max) return false;
     // First, so that an error does not make a nonce available again.
     this.nonce.set(this.#counter++);
-    return this.run(source, length, length, target, length + TAG_LENGTH, aad, aadLength);
+    return this.run(source, length, target, length + TAG_LENGTH, aad, aadLength);
   }
 }
 
@@ -189,8 +209,13 @@ export class LibraryOpeningKey extends Key implements OpeningKey {
     aad: number,
     aadLength: number,
   ): boolean {
-    if (length < TAG_LENGTH || !(counter >= 0 && counter <= this.nonce.max)) return false;
+    if (length < TAG_LENGTH || !Number.isInteger(counter) || counter < 0 || counter > this.nonce.max) {
+      return false;
+    }
     this.nonce.set(counter);
-    return this.run(source, length, length, target, length - TAG_LENGTH, aad, aadLength);
+    if (this.run(source, length, target, length - TAG_LENGTH, aad, aadLength)) return true;
+    // Libraries decrypt before they know whether the tag is right.
+    this.memory.fill(0, target, target + length - TAG_LENGTH);
+    return false;
   }
 }

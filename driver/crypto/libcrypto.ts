@@ -2,7 +2,7 @@
 
 import { type AeadName, TAG_LENGTH } from "../../lib/vpn/aead.ts";
 import { libraryError, requestFfi } from "../ffi.ts";
-import { addressOf } from "../native_memory.ts";
+import { addressOf, setAddress } from "../native_memory.ts";
 import type { Backend, Cipher } from "./backend.ts";
 
 const SYMBOLS = {
@@ -15,21 +15,21 @@ const SYMBOLS = {
   // const EVP_CIPHER *EVP_aes_256_gcm(void);
   EVP_aes_256_gcm: { parameters: [], result: "pointer" },
   // EVP_CIPHER_CTX *EVP_CIPHER_CTX_new(void);
-  EVP_CIPHER_CTX_new: { parameters: [], result: "pointer" },
+  EVP_CIPHER_CTX_new: { parameters: [], result: "usize" },
   // void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *ctx);
-  EVP_CIPHER_CTX_free: { parameters: ["pointer"], result: "void" },
+  EVP_CIPHER_CTX_free: { parameters: ["usize"], result: "void" },
   // int EVP_CipherInit_ex(EVP_CIPHER_CTX *ctx, const EVP_CIPHER *type, ENGINE *impl, const unsigned char *key,
   //   const unsigned char *iv, int enc);
   EVP_CipherInit_ex: {
-    parameters: ["pointer", "pointer", "pointer", "buffer", "buffer", "i32"],
+    parameters: ["usize", "pointer", "pointer", "buffer", "buffer", "i32"],
     result: "i32",
   },
   // int EVP_CipherUpdate(EVP_CIPHER_CTX *ctx, unsigned char *out, int *outl, const unsigned char *in, int inl);
-  EVP_CipherUpdate: { parameters: ["pointer", "usize", "buffer", "usize", "i32"], result: "i32" },
+  EVP_CipherUpdate: { parameters: ["usize", "usize", "buffer", "usize", "i32"], result: "i32" },
   // int EVP_CipherFinal_ex(EVP_CIPHER_CTX *ctx, unsigned char *outm, int *outl);
-  EVP_CipherFinal_ex: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
+  EVP_CipherFinal_ex: { parameters: ["usize", "buffer", "buffer"], result: "i32" },
   // int EVP_CIPHER_CTX_ctrl(EVP_CIPHER_CTX *ctx, int type, int arg, void *ptr);
-  EVP_CIPHER_CTX_ctrl: { parameters: ["pointer", "i32", "i32", "usize"], result: "i32" },
+  EVP_CIPHER_CTX_ctrl: { parameters: ["usize", "i32", "i32", "usize"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Specification: openssl/evp.h, openssl/crypto.h
@@ -44,6 +44,9 @@ const NAMES: Readonly<Partial<Record<typeof Deno.build.os, readonly string[]>>> 
   darwin: ["/opt/homebrew/lib/libcrypto.3.dylib", "/usr/local/lib/libcrypto.3.dylib"],
   freebsd: ["libcrypto.so.30", "libcrypto.so.35"],
 };
+
+/** Index of each address of a call. */
+const Address = { SOURCE: 0, TARGET: 1, AAD: 2, TAG: 3, COUNT: 4 } as const;
 
 type Functions = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
@@ -77,14 +80,19 @@ export function openLibcrypto(): Backend {
   };
 }
 
-/** An EVP context with its key. The memory's address is fixed: it belongs to a pool, or stays referenced here. */
+/**
+ * An EVP context with its key. Addresses are written as numbers and read as bigints, and the context is a bigint, because
+ * V8 allocates for each bigint that is computed, and for all of a call with a `pointer` that is not a constant
+ * (`deno task bench crypto`).
+ */
 class EvpCipher implements Cipher {
   readonly #functions: Functions;
-  readonly #context: Deno.PointerValue;
+  readonly #context: bigint;
   readonly #seals: boolean;
-  readonly #base: bigint;
-  /** Keeps the memory alive. */
-  readonly memory: Uint8Array;
+  /** Address of the memory, which the key keeps alive. */
+  readonly #base: number;
+  readonly #addresses = new BigUint64Array(Address.COUNT);
+  readonly #words = new Uint32Array(this.#addresses.buffer);
   /** Number of bytes that an update wrote. */
   readonly #written = new Int32Array(1);
   /** Output of the final call, which writes none for these ciphers. */
@@ -99,9 +107,9 @@ class EvpCipher implements Cipher {
   ) {
     this.#functions = functions;
     this.#seals = seals;
-    this.memory = memory;
-    this.#base = BigInt(addressOf(memory));
+    this.#base = addressOf(memory);
     this.#context = functions.EVP_CIPHER_CTX_new();
+    if (this.#context === 0n) throw new Deno.errors.NotSupported(`Cannot use ${aead}: out of memory`);
     const type = {
       "chacha20-poly1305": functions.EVP_chacha20_poly1305,
       "aes-128-gcm": functions.EVP_aes_128_gcm,
@@ -124,21 +132,39 @@ class EvpCipher implements Cipher {
     const context = this.#context;
     const seals = this.#seals;
     const written = this.#written;
-    const from = this.#base + BigInt(source);
-    const to = this.#base + BigInt(target);
+    const addresses = this.#addresses;
+    const words = this.#words;
     const size = seals ? length : length - TAG_LENGTH;
+    setAddress(words, 2 * Address.SOURCE, this.#base + source);
+    setAddress(words, 2 * Address.TARGET, this.#base + target);
+    setAddress(words, 2 * Address.AAD, this.#base + aad);
+    setAddress(words, 2 * Address.TAG, this.#base + (seals ? target : source) + size);
     if (EVP_CipherInit_ex(context, null, null, null, nonce, seals ? 1 : 0) !== 1) return false;
     if (!seals) {
-      const tag = from + BigInt(size);
-      if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, TAG_LENGTH, tag) !== 1) return false;
+      const result = EVP_CIPHER_CTX_ctrl(
+        context,
+        EVP_CTRL_AEAD_SET_TAG,
+        TAG_LENGTH,
+        addresses[Address.TAG]!,
+      );
+      if (result !== 1) return false;
     }
     if (aadLength > 0) {
-      if (EVP_CipherUpdate(context, 0n, written, this.#base + BigInt(aad), aadLength) !== 1) return false;
+      if (EVP_CipherUpdate(context, 0n, written, addresses[Address.AAD]!, aadLength) !== 1) return false;
     }
-    if (size > 0 && EVP_CipherUpdate(context, to, written, from, size) !== 1) return false;
+    if (size > 0) {
+      const result = EVP_CipherUpdate(
+        context,
+        addresses[Address.TARGET]!,
+        written,
+        addresses[Address.SOURCE]!,
+        size,
+      );
+      if (result !== 1) return false;
+    }
     if (EVP_CipherFinal_ex(context, this.#rest, written) !== 1) return false;
     if (!seals) return true;
-    return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TAG_LENGTH, to + BigInt(size)) === 1;
+    return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TAG_LENGTH, addresses[Address.TAG]!) === 1;
   }
 
   /** Frees the context, which overwrites its key. */

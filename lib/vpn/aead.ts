@@ -53,8 +53,8 @@ export interface SealingKey extends Disposable {
 export interface OpeningKey extends Disposable {
   /**
    * Decrypts `length` bytes at `source`, of which the last 16 are the tag, to `target`. `source` and `target` are the
-   * same, or do not overlap. Returns `false` if the tag is wrong, or `length` is shorter than a tag; the bytes at
-   * `target` are then undefined and must not be used.
+   * same, or do not overlap. Returns `false` if the tag is wrong: the bytes at `target` are then zeros. Also returns
+   * `false` if `length` is shorter than a tag or `counter` is out of range, and then changes nothing.
    *
    * @param aad Offset of the additional data.
    * @throws {RangeError} when a range is outside the memory.
@@ -70,7 +70,7 @@ export interface OpeningKey extends Disposable {
   ): boolean;
 }
 
-/** Cryptography of a VPN protocol. Calls are synchronous; `seal` and `open` allocate nothing in the JavaScript heap. */
+/** Cryptography of a VPN protocol. Calls are synchronous; with libcrypto, `seal` and `open` allocate nothing. */
 export interface Cryptography {
   /** Names of the libraries in use, such as `libcrypto 3.0.19`. */
   readonly name: string;
