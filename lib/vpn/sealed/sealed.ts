@@ -244,15 +244,22 @@ export class Sealed implements VpnProtocol {
     checkOptions("add a peer", options, NAMES_OF_PEER, ["name", "allowed"]);
     const { key, ...rest } = options;
     const psk = new PreSharedKey(this.#cryptography, this.#aead, this.#role, this.#keyOf(rest.name, key));
-    const twin = this.#byKeyId.get(psk.id);
-    if (twin !== undefined) {
-      const what = twin.psk.equals(psk) ? "its key" : "a key with the same id";
-      throw new TypeError(`Cannot add peer "${rest.name}": peer "${twin.name}" has ${what}: use another key`);
+    try {
+      const twin = this.#byKeyId.get(psk.id);
+      if (twin !== undefined) {
+        const what = twin.psk.equals(psk) ? "its key" : "a key with the same id";
+        throw new TypeError(
+          `Cannot add peer "${rest.name}": peer "${twin.name}" has ${what}: use another key`,
+        );
+      }
+      const peer = this.#peers.add(new SealedPeer(rest, psk, FIRST_RETRY));
+      this.#byKeyId.set(psk.id, peer);
+      this.#context?.wake();
+      return peer;
+    } catch (error) {
+      psk.close();
+      throw error;
     }
-    const peer = this.#peers.add(new SealedPeer(rest, psk, FIRST_RETRY));
-    this.#byKeyId.set(psk.id, peer);
-    this.#context?.wake();
-    return peer;
   }
 
   /** Removes a peer and its keys; returns `false` if there is none of this name. */
@@ -326,7 +333,8 @@ export class Sealed implements VpnProtocol {
     for (const { name, endpoint, received, traffic } of peers as readonly SavedPeer[]) {
       const peer = this.#peers.byName(name);
       if (peer === undefined) continue;
-      if (endpoint !== undefined) peer.setEndpoint(Uint8Array.fromHex(endpoint));
+      // The connecting side's options say where it sends, and may have changed.
+      if (endpoint !== undefined && this.#role === "listen") peer.setEndpoint(Uint8Array.fromHex(endpoint));
       [peer.packetsOut, peer.bytesOut, peer.packetsIn, peer.bytesIn] = traffic;
       if (received === undefined) continue;
       const session = new RestoredSession(received);

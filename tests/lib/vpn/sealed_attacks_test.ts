@@ -1,10 +1,11 @@
 /** Attacks on the sealed protocol that need more than a bad datagram: wrong clocks, old states, a hostile client. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
+import { PacketPool } from "@warren/tunnel/core";
 import { PeerDrop, SealedDrop } from "@warren/tunnel/vpn";
 import { fakeCryptography } from "../../kit/fake_cryptography.ts";
 import { Random } from "../../../lib/core/random.ts";
-import { type Datagram, KEY, Machine, numberIn, packet, START } from "./_machine.ts";
+import { type Datagram, endpoint, KEY, Machine, numberIn, packet, START } from "./_machine.ts";
 
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
@@ -88,6 +89,57 @@ Deno.test("Sealed.restore() of an older state, while packets flow, accepts no da
   deepEqual(fresh.receive(...one.send(UP(9))).packets.map(numberIn), [9]);
 });
 
+Deno.test("Sealed.restore() leaves the connecting side the address in its options", () => {
+  const open = (address: number) => {
+    const peers = [{ name: "server", allowed: ["0.0.0.0/0"], key: KEY, endpoint: endpoint(address) }];
+    return new Machine(fakeCryptography(address), { role: "connect", peers });
+  };
+  const moved = open(5);
+  moved.sealed.restore(open(4).sealed.save());
+  equal(moved.send(UP(1))[0]!.dst, 5);
+});
+
+Deno.test("Sealed hears 1000 clients again within seconds of the server's restart", () => {
+  const peers = Array.from({ length: 1000 }, (_, i) => ({
+    name: `client ${i}`,
+    allowed: [`10.10.${i >> 8}.${i & 255}`],
+  }));
+  const open = (seed: number) => new Machine(fakeCryptography(seed), { role: "listen", key: KEY, peers });
+  const pool = new PacketPool({ small: 8, large: 0 });
+  const clients = peers.map(({ name }, i) =>
+    new Machine(fakeCryptography(100 + i), { role: "connect", key: KEY, name }, { pool })
+  );
+  let server = open(1);
+  let seconds = 0;
+  /** Each client sends a packet per second until all are heard; returns the seconds. */
+  const connect = (): number => {
+    const heard = new Set<number>();
+    for (const start = seconds; heard.size < clients.length; seconds++) {
+      ok(seconds < start + 20, `${heard.size} clients were heard`);
+      for (const [i, client] of clients.entries()) {
+        const src = peers[i]!.allowed[0]!;
+        const { packets, datagrams } = server.receive(...client.send(packet(src, "10.9.0.1", i)));
+        for (const bytes of packets) heard.add(numberIn(bytes));
+        client.receive(...datagrams);
+        client.advance(SECOND);
+      }
+      server.advance(SECOND);
+      if (heard.size === clients.length) return seconds - start;
+    }
+    return Infinity;
+  };
+  ok(connect() <= 2);
+  // Sessions of a minute ago are still within the clock error; those of three minutes ago are refused.
+  for (const age of [60, 180]) {
+    for (const machine of [server, ...clients]) machine.advance(age * SECOND);
+    seconds += age;
+    server = open(age);
+    server.advance(seconds * SECOND);
+    const took = connect();
+    ok(took <= 12, `${took} s`);
+  }
+});
+
 /** Two clients of a server, one of them hostile: it knows its own key, and sees and changes all datagrams. */
 function hub(seed: number): void {
   const random = new Random(seed);
@@ -102,7 +154,7 @@ function hub(seed: number): void {
   const seen: Datagram[] = [];
   const arrived = new Set<string>();
   let spoofed = 0;
-  /** The peer of each packet that the hub reads, by its number. */
+  /** Passes a datagram to the hub, and checks the sender of what it reads. */
   const deliver = (datagram: Datagram) => {
     const before = names.map((name) => hub.sealed.peers.byName(name)!.packetsIn);
     const { packets, datagrams } = hub.receive(datagram);
