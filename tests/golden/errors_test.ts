@@ -27,8 +27,13 @@ import { route } from "@warren/tunnel/route";
 import { RouteTable } from "@warren/tunnel/route_table";
 import { Fifo, FqCodel, Priority, Shaper, TokenBucket } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
+import { Sealed, type SealedOptions } from "@warren/tunnel/vpn";
 import { checkDeviceOptions, parseRoute } from "../../driver/options.ts";
 import { parseFarUrl } from "../../runtime/transport/far_url.ts";
+import { fakeCryptography } from "../kit/fake_cryptography.ts";
+
+const KEY = "NUTMQBP9KbXuYWy9Hzt3Bwp5ZsbYcQ2w4xlF/fSMC7w=";
+const sealed = (options: SealedOptions): Sealed => new Sealed(fakeCryptography(1), () => 0, options);
 
 /** Constructor under test, with its needed options. */
 interface Made {
@@ -83,6 +88,11 @@ const OPTIONS: Record<string, Made> = {
   "route()": { make: (options) => route([], options) },
   "route(), a policy": { make: (policy) => route([policy]), needed: { to: 1 } },
   "RouteTable": { make: (options) => new RouteTable(options) },
+  "Sealed": { make: (options) => sealed(options), needed: { role: "listen", key: KEY } },
+  "Sealed, a peer": {
+    make: (peer) => sealed({ role: "listen", peers: [peer] } as never),
+    needed: { name: "ann", allowed: ["10.9.0.2"], key: KEY },
+  },
   "Shaper": { make: (options) => new Shaper(options) },
   "Shaper, a direction": { make: (outbound) => new Shaper({ outbound }), needed: { rateBitsPerSecond: 1e6 } },
   "StaticNat": { make: (options) => new StaticNat(options), needed: { rules: [] } },

@@ -1,5 +1,6 @@
 /** Pre-shared keys: their text forms, and the keys derived from them. */
 
+import { gotValue } from "../../core/options.ts";
 import { type AeadName, type Cryptography, KEY_LENGTHS, type OpeningKey, type SealingKey } from "../aead.ts";
 import { NONCE } from "./_datagram.ts";
 
@@ -24,7 +25,7 @@ export function readKey(attempt: string, name: string, key: unknown): Uint8Array
   if (bytes instanceof Uint8Array && bytes.length === LENGTH && bytes.some((byte) => byte !== bytes[0])) {
     return bytes.slice();
   }
-  let got = `got a ${typeof key}`;
+  let got = gotValue(key);
   if (typeof key === "string") got = `got a text of ${key.length} characters`;
   if (key instanceof Uint8Array) got = `got ${key.length === LENGTH ? "equal" : key.length} bytes`;
   const rule = `${name} must be 32 random bytes, as a Uint8Array, 64 hexadecimal digits or base64`;

@@ -538,7 +538,7 @@ Deno.test("Sealed reads a key as bytes, hexadecimal digits or base64, and never 
       [KEY.toHex().slice(1), "got a text of 63 characters"],
       [KEY.subarray(1), "got 31 bytes"],
       [new Uint8Array(32), "got equal bytes"],
-      [7, "got a number"],
+      [null, "got null"],
     ] as const
   ) {
     throws(make(key), {
