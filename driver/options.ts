@@ -263,7 +263,7 @@ function wholeNumber(text: string, route: string, key: string): number {
 /**
  * Checks and parses options without touching the system.
  *
- * @param os System whose rules for names apply: Windows', or else Linux's.
+ * @param os System whose rules for names and routes apply: Windows' or Linux's names, Linux's routes.
  */
 export function checkDeviceOptions(
   options: DeviceOptions,
@@ -302,7 +302,7 @@ export function parseDeviceOptions(
   return {
     name,
     addresses,
-    routes: withoutRepetition(list(options.route).flatMap(checkRoute)),
+    routes: withoutRepetition(list(options.route).flatMap((route) => checkRoute(route, os))),
     rules: list(options.rule).map(checkRule),
     mtu,
     up,
@@ -331,7 +331,7 @@ function checkName(name: string, { max, unit, count, forbidden, rule }: NameRule
   }
 }
 
-function checkRoute(option: string | RouteOptions): CheckedRoute[] {
+function checkRoute(option: string | RouteOptions, os: typeof Deno.build.os): CheckedRoute[] {
   const route = typeof option === "string" ? parseRoute(option) : option;
   if (typeof route !== "object" || route === null) {
     throw new TypeError(`Cannot ${OPEN}: route must be a string or an object, ${gotValue(route)}`);
@@ -348,7 +348,7 @@ function checkRoute(option: string | RouteOptions): CheckedRoute[] {
     ? [DEFAULT_PREFIX[4], DEFAULT_PREFIX[6]]
     : [route.to === "default" ? DEFAULT_PREFIX[via?.family ?? 4] : parsePrefix(route.to, "route")];
   return tos.map((to) => {
-    checkNetwork(to);
+    if (os === "linux") checkNetwork(to);
     if (via !== undefined && via.family !== to.address.family) {
       throw new TypeError(`Cannot route ${route.to} via ${route.via}: both must be IPv4, or both IPv6`);
     }
@@ -356,7 +356,7 @@ function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   });
 }
 
-/** Checks that no bit of a route's prefix is set beyond its length, which systems report only as an invalid argument. */
+/** Checks that no bit of a route's prefix is set beyond its length; Linux would report that only as EINVAL. */
 function checkNetwork(to: Prefix): void {
   const whole = formatCidr(new Prefix(to.network, to.length));
   if (formatCidr(to) === whole) return;

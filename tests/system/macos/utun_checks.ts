@@ -39,7 +39,7 @@ darwin();
 posix();
 
 function open(options: DeviceOptions = {}): BsdDevice {
-  return openUtunDevice(checkDeviceOptions(options));
+  return openUtunDevice(checkDeviceOptions(options, "darwin"));
 }
 
 let pairs = 0;
