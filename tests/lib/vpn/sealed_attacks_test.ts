@@ -3,7 +3,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { PacketPool } from "@warren/tunnel/core";
 import { PeerDrop, SealedDrop } from "@warren/tunnel/vpn";
-import { fakeCryptography } from "../../kit/fake_cryptography.ts";
+import { fakeCryptography, OPEN_KEYS } from "../../kit/fake_cryptography.ts";
 import { Random } from "../../../lib/core/random.ts";
 import { type Datagram, endpoint, KEY, Machine, numberIn, packet, START } from "./_machine.ts";
 
@@ -97,6 +97,67 @@ Deno.test("Sealed.restore() leaves the connecting side the address in its option
   const moved = open(5);
   moved.sealed.restore(open(4).sealed.save());
   equal(moved.send(UP(1))[0]!.dst, 5);
+});
+
+Deno.test("Sealed delivers a withheld datagram of the session before, which does not divert the peer's packets", () => {
+  const [one, other] = [client(), server()];
+  other.receive(...one.send(UP(1)));
+  const [withheld] = one.send(UP(2));
+  for (const machine of [one, other]) machine.advance(11 * SECOND);
+  other.receive(...one.send(UP(3)));
+  equal(other.stats.counters.sessions, 2);
+  deepEqual(other.receive({ ...withheld!, src: 66 }).packets.map(numberIn), [2]);
+  equal(other.send(packet("10.9.0.1", "10.9.0.2"))[0]!.dst, one.address);
+});
+
+Deno.test("Sealed drops counters of 2^53 and above before it opens anything", () => {
+  const [one, other] = [client(), server()];
+  const [datagram] = one.send(UP(1));
+  other.receive(datagram!);
+  for (
+    const [high, reason] of [[2 ** 21, "Malformed"], [2 ** 32 - 1, "Malformed"], [
+      2 ** 21 - 1,
+      "NotAuthentic",
+    ]] as const
+  ) {
+    const bytes = datagram!.bytes.slice();
+    new DataView(bytes.buffer).setUint32(16, high);
+    const before = other.stats.dropped[SealedDrop[reason]] ?? 0;
+    deepEqual(other.receive({ bytes, src: 1 }).packets, []);
+    equal(other.stats.dropped[SealedDrop[reason]], before + 1);
+  }
+});
+
+Deno.test("Sealed keeps the keys of three sessions per peer, however many there were", () => {
+  const open = OPEN_KEYS.size;
+  const [one, other] = [client(), server()];
+  for (let i = 0; i < 50; i++) {
+    one.receive(...other.receive(...one.send(UP(i))).datagrams);
+    for (const machine of [one, other]) machine.advance(11 * SECOND);
+  }
+  ok(other.stats.counters.sessions! >= 50);
+  equal(OPEN_KEYS.size - open, 6);
+  for (const machine of [one, other]) machine.sealed.close();
+  equal(OPEN_KEYS.size, open);
+});
+
+Deno.test("Sealed tries at most 1000 unknown sessions per second of all peers together, after a burst of 500", () => {
+  const keys = Array.from({ length: 40 }, (_, i) => KEY.map((byte) => byte ^ i + 1));
+  const peers = keys.map((key, i) => ({ name: `peer ${i}`, allowed: [], key }));
+  const hub = new Machine(fakeCryptography(1), { role: "listen", peers });
+  // Genuine key ids, and sessions that were never started.
+  const forgers = peers.map((peer) => new Machine(fakeCryptography(2), { role: "connect", peers: [peer] }));
+  const forged = forgers.map((forger) => forger.send()[0]!.bytes);
+  for (let round = 0; round < 400; round++) {
+    hub.receive(...forged.map((known) => {
+      const bytes = known.slice();
+      new DataView(bytes.buffer).setUint32(12, round + 1);
+      return { bytes, src: 66 };
+    }));
+    hub.advance(5);
+  }
+  const tried = hub.stats.dropped[SealedDrop.NotAuthentic]!;
+  ok(tried > 2000 && tried <= 2500, `${tried}`);
 });
 
 Deno.test("Sealed hears 1000 clients again within seconds of the server's restart", () => {
