@@ -57,7 +57,12 @@ export const PEER_OPTIONS: OptionKinds<PeerOptions> = {
   quota: "number",
 };
 
-/** One remote machine. A protocol extends it with keys and sessions. */
+/**
+ * One remote machine. A protocol extends it with keys and sessions.
+ *
+ * **Fields that can be set**: `rateBitsPerSecond`, the maximum rate in each direction (above 0), and `quota`, the maximum
+ * bytes in both directions together (at least 0).
+ */
 export class Peer {
   /** Name for rules, statistics and errors. */
   readonly name: string;
