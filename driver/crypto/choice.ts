@@ -6,18 +6,24 @@ import { errorMessage } from "../error.ts";
 import type { Backend } from "./backend.ts";
 import { checkBackend } from "./vectors.ts";
 
-/** Names of the back ends, fastest first. */
-export type BackendName = "libcrypto" | "node" | "noble";
+/** Names of the back ends. */
+export type BackendName = "bcrypt" | "libcrypto" | "node" | "noble";
 
 // Implementation
 /** All algorithms. */
 export const AEADS: readonly AeadName[] = Object.keys(KEY_LENGTHS) as AeadName[];
 /** Openers of the back ends. A library is loaded when it is tried. */
 export const BACKENDS: Readonly<Record<BackendName, () => Promise<Backend>>> = {
+  bcrypt: async () => (await import("./bcrypt.ts")).openBcrypt(),
   libcrypto: async () => (await import("./libcrypto.ts")).openLibcrypto(),
   node: async () => (await import("./node_crypto.ts")).openNodeCrypto(),
   noble: async () => (await import("./noble.ts")).openNoble(),
 };
+
+/** Returns the back ends to try on a system, the fastest first. */
+export function backendsOf(os: typeof Deno.build.os): readonly BackendName[] {
+  return [os === "windows" ? "bcrypt" : "libcrypto", "node", "noble"];
+}
 
 /** Chooses a back end for each algorithm; returns also why others were not chosen. */
 export async function chooseBackends(
@@ -48,7 +54,7 @@ export async function chooseBackends(
 /** Checks for `warren doctor` which back ends are in use. */
 export function examineCryptography(): Promise<Check[]> {
   return check("cryptography", async () => {
-    const { chosen, failures } = await chooseBackends(Object.keys(BACKENDS) as BackendName[]);
+    const { chosen, failures } = await chooseBackends(backendsOf(Deno.build.os));
     const uses = AEADS.map((aead) => `${aead} by ${chosen.get(aead)?.name ?? "nothing"}`).join(", ");
     if (failures.length === 0) return [{ name: "cryptography", state: "ok", text: uses }];
     return [{

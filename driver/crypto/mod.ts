@@ -9,17 +9,18 @@ import { checkOption } from "../../lib/core/options.ts";
 import type { AeadName, Cryptography, NonceLayout, OpeningKey, SealingKey } from "../../lib/vpn/aead.ts";
 import { errorMessage } from "../error.ts";
 import { type Backend, LibraryOpeningKey, LibrarySealingKey } from "./backend.ts";
-import { AEADS, type BackendName, BACKENDS, chooseBackends } from "./choice.ts";
+import { AEADS, type BackendName, BACKENDS, backendsOf, chooseBackends } from "./choice.ts";
 
 export type { AeadName, Cryptography, NonceLayout, OpeningKey, SealingKey } from "../../lib/vpn/aead.ts";
 export type { BackendName } from "./choice.ts";
 
 /**
  * Opens cryptography. For each algorithm, it uses the first back end that reproduces the published test vectors: OpenSSL
- * 3 through FFI, node:crypto, @noble/ciphers.
+ * 3 through FFI (on Windows, bcrypt.dll), node:crypto, @noble/ciphers.
  *
  * @param backend Name of the only back end to use. @default {the fastest that works}
- * @throws {Deno.errors.NotSupported} when no back end works for an algorithm; its `cause` says why.
+ * @throws {Deno.errors.NotSupported} when `backend` does not work; its `cause` says why. If it lacks an algorithm, as
+ *   bcrypt.dll before Windows 11 lacks ChaCha20-Poly1305, creating a key for that throws.
  *
  * @example
  * ```ts
@@ -44,14 +45,20 @@ export type { BackendName } from "./choice.ts";
 export async function openCryptography(backend?: BackendName): Promise<Cryptography> {
   const names = Object.keys(BACKENDS) as BackendName[];
   if (backend !== undefined) checkOption("open cryptography", "backend", backend, names);
-  const { chosen, failures } = await chooseBackends(backend === undefined ? names : [backend]);
-  const missing = AEADS.find((aead) => !chosen.has(aead));
-  if (missing !== undefined) {
-    throw new Deno.errors.NotSupported(
-      `Cannot open cryptography: no back end works for ${missing}: ${failures.map(errorMessage).join("; ")}`,
-      { cause: new AggregateError(failures) },
-    );
+  const { chosen, failures } = await chooseBackends(
+    backend === undefined ? backendsOf(Deno.build.os) : [backend],
+  );
+  const reasons = failures.map(errorMessage).join("; ");
+  if (chosen.size === 0) {
+    const cause = new AggregateError(failures);
+    throw new Deno.errors.NotSupported(`Cannot open cryptography: ${reasons}`, { cause });
   }
+  const backendFor = (aead: AeadName): Backend => {
+    const found = chosen.get(aead);
+    if (found !== undefined) return found;
+    checkOption("create a key", "aead", aead, AEADS);
+    throw new Deno.errors.NotSupported(`Cannot create a key: ${reasons}`);
+  };
   return {
     name: [...new Set([...chosen.values()].map(({ name }) => name))].join(", "),
     sealingKey: (
@@ -59,13 +66,13 @@ export async function openCryptography(backend?: BackendName): Promise<Cryptogra
       key: Uint8Array,
       nonce: NonceLayout,
       memory: Uint8Array<ArrayBuffer>,
-    ): SealingKey => new LibrarySealingKey(backendFor(chosen, aead), aead, key, nonce, memory),
+    ): SealingKey => new LibrarySealingKey(backendFor(aead), aead, key, nonce, memory),
     openingKey: (
       aead: AeadName,
       key: Uint8Array,
       nonce: NonceLayout,
       memory: Uint8Array<ArrayBuffer>,
-    ): OpeningKey => new LibraryOpeningKey(backendFor(chosen, aead), aead, key, nonce, memory),
+    ): OpeningKey => new LibraryOpeningKey(backendFor(aead), aead, key, nonce, memory),
     hkdf: (secret, salt, info, length) => new Uint8Array(hkdfSync("sha256", secret, salt, info, length)),
     random(bytes) {
       // getRandomValues() fills at most 65,536 bytes.
@@ -76,10 +83,4 @@ export async function openCryptography(backend?: BackendName): Promise<Cryptogra
     },
     equal: (a, b) => a.length === b.length && timingSafeEqual(a, b),
   };
-}
-
-function backendFor(chosen: ReadonlyMap<AeadName, Backend>, aead: AeadName): Backend {
-  const backend = chosen.get(aead);
-  if (backend !== undefined) return backend;
-  throw new TypeError(`Cannot create a key: aead must be ${AEADS.join(", ")}, got ${JSON.stringify(aead)}`);
 }

@@ -14,7 +14,7 @@ const SCRIPTS = FLOORS.indexOf("scripts");
  */
 const ORDER: Record<string, readonly (readonly string[])[]> = {
   lib: [["core"], ["wire"], ["end", "split", "table", "filter"], ["icmp", "pcap", "vpn"], ["stage"]],
-  driver: [["crypto", "posix", "windows"], ["bsd", "linux"], ["freebsd", "macos"]],
+  driver: [["posix", "windows"], ["bsd", "crypto", "linux"], ["freebsd", "macos"]],
   runtime: [["engine", "transport"], ["dns", "ring", "vpn"], ["tunnel"], ["workers"], ["script"], ["cli"]],
 };
 /** A folder each of whose folders stands by itself: a stage never imports another one. */
@@ -24,6 +24,7 @@ const PACKAGE = "@warren/tunnel";
 const PLATFORM = /^driver\/(linux|windows|macos|freebsd)\//;
 /** The files that open a native library. The texts of `rescue.ts` and `module_text.ts` run where nothing is open. */
 const LIBRARY_FILES = [
+  "driver/crypto/bcrypt.ts",
   "driver/crypto/libcrypto.ts",
   "driver/freebsd/libc.ts",
   "driver/linux/libc.ts",
