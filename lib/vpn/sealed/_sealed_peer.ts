@@ -82,7 +82,7 @@ export class SealedPeer extends Peer {
     random: (bytes: Uint8Array) => unknown,
   ): SendingSession {
     const wall = Math.floor(wallClock);
-    const isUnheard = (this.lastReceived ?? -Infinity) < (this.sending?.startedAt ?? -Infinity);
+    const isUnheard = this.lastReceived < (this.sending?.startedAt ?? -Infinity);
     if (isUnheard && this.#latestTime - wall > maxClockError) {
       this.#lastTime = this.#lastTime === this.#latestTime ? wall : this.#latestTime + 1;
     } else this.#lastTime = Math.max(wall, this.#lastTime + 1);

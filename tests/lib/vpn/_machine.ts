@@ -36,6 +36,8 @@ export class Machine {
   wall: number;
   /** Outer address. */
   address: number;
+  /** Peer numbers in the last packet that arrived, and the mark of the last datagram that left. */
+  readonly last = { from: -1, to: -1, mark: 0 };
   readonly #sources: number[] = [];
   readonly #targets: number[] = [];
 
@@ -48,18 +50,32 @@ export class Machine {
     this.sealed = new Sealed(cryptography, () => this.wall, options);
     this.wall = wall;
     this.address = address;
-    this.pipeline = new TestPipeline(pool, this.sealed, {
-      name: "wire",
-      outbound: (batch) => {
-        for (const packet of batch) this.#targets.push(packet.hasEndpoint ? packet.endpoint[0]! : 0);
+    this.pipeline = new TestPipeline(
+      pool,
+      {
+        name: "top",
+        inbound: (batch) => {
+          for (const { from, to } of batch) Object.assign(this.last, { from, to });
+        },
       },
-      inbound: (batch) => {
-        for (const packet of batch) {
-          const source = this.#sources.shift()!;
-          if (source !== 0) packet.sendTo(endpoint(source));
-        }
+      this.sealed,
+      {
+        name: "wire",
+        outbound: (batch) => {
+          for (const packet of batch) {
+            this.#targets.push(packet.hasEndpoint ? packet.endpoint[0]! : 0);
+            this.last.mark = packet.mark;
+          }
+        },
+        inbound: (batch) => {
+          for (const packet of batch) {
+            const source = this.#sources.shift()!;
+            packet.to = 77;
+            if (source !== 0) packet.sendTo(endpoint(source));
+          }
+        },
       },
-    });
+    );
     this.pipeline.now = now;
   }
 
@@ -94,7 +110,7 @@ export class Machine {
 
   /** Statistics of the protocol. */
   get stats(): StageStats {
-    return this.pipeline.pipeline.stageStats[0]!;
+    return this.pipeline.pipeline.stageStats.find(({ name }) => name === "sealed")!;
   }
 }
 

@@ -84,19 +84,22 @@ for (const isTcp of [true, false]) {
   });
 }
 
-Deno.test("Sealed keeps the order of super-packets and ordinary packets", () => {
+Deno.test("Sealed keeps the order of super-packets and ordinary packets, and their marks", () => {
   const pool = new PacketPool({ small: 512, large: 4 });
   const client = machine(pool);
   const ordinary = (number: number) => pool.from(packet("10.9.0.2", "10.9.0.1", number))!;
+  const marked = superPacket(pool, 2000, 1000, false, 2);
+  marked.mark = 7;
   const packets = [
     ordinary(1),
     superPacket(pool, 3000, 1000, true, 1),
     ordinary(2),
-    superPacket(pool, 2000, 1000, false, 2),
     ordinary(3),
+    marked,
   ];
   const expected = packets.flatMap((packet) => copy(packet));
   deepEqual(opened(push(client, ...packets)).map(hex), expected.map(hex));
+  equal(client.last.mark, 7);
 });
 
 Deno.test("Sealed completes a partial checksum", () => {

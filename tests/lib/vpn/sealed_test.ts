@@ -38,6 +38,7 @@ Deno.test("Sealed carries packets both ways, in the order sent, with 40 bytes mo
   ]);
   const { packets, datagrams } = server.receive(hello!, ...rest);
   deepEqual(packets.map(hex), [UP(1), UP(2), UP(3)].map(hex));
+  deepEqual(server.last, { from: 1, to: 0, mark: 0 });
   deepEqual(datagrams.map(({ dst, bytes }) => [dst, bytes.length]), [[1, OVERHEAD]]);
   const answers = server.send(DOWN(4), DOWN(5));
   deepEqual(answers.map(({ dst }) => dst), [1, 1]);
@@ -78,8 +79,9 @@ Deno.test("Sealed drops what was truncated or extended", () => {
     deepEqual(server.receive({ bytes: datagram!.bytes.slice(0, length), src: 9 }).packets, []);
   }
   deepEqual(server.receive({ bytes: Uint8Array.of(...datagram!.bytes, 0), src: 9 }).packets, []);
+  server.receive({ bytes: datagram!.bytes.slice().fill(0xff, 16, 24), src: 9 });
   deepEqual(server.stats.dropped, {
-    [SealedDrop.Malformed]: OVERHEAD - 1,
+    [SealedDrop.Malformed]: OVERHEAD,
     [SealedDrop.NotAuthentic]: datagram!.bytes.length - OVERHEAD + 1,
   });
   deepEqual(numbers(server.receive(datagram!).packets), [1]);
@@ -117,6 +119,7 @@ Deno.test("Sealed delivers each datagram once, in any order within 8192", () => 
 Deno.test("Sealed starts a new session every two hours and takes late datagrams of the one before", () => {
   const { client, server } = pair();
   greet(client, server);
+  const open = OPEN_KEYS.size;
   const sessions = new Set<string>();
   let late: Datagram[] = [];
   for (let i = 0; i < 3 * 720; i++) {
@@ -130,6 +133,7 @@ Deno.test("Sealed starts a new session every two hours and takes late datagrams 
     sessions.add(hex(up[0]!.bytes.subarray(4, 16)));
   }
   equal(sessions.size, 3);
+  equal(OPEN_KEYS.size, open + 2); // each keeps the session before
   deepEqual(server.stats.dropped, {});
   ok(server.stats.counters.keepalivesOut! <= 5);
 });
@@ -358,7 +362,20 @@ Deno.test("Sealed's listening side follows the newest authentic datagram, and no
   equal(server.stats.counters.roamed, 1);
   // The connecting side sends where its end below does.
   client.receive({ ...server.send(DOWN(5))[0]!, src: 9 });
+  // A session that was replaced diverts nothing, however new its datagram is.
+  const [overtaken] = client.send(UP(7));
+  const restarted = new Machine(fakeCryptography(3), { role: "connect", key: KEY }, { wall: START + 1 });
+  server.receive({ ...restarted.send()[0]!, src: 5 });
+  deepEqual(numbers(server.receive({ ...overtaken!, src: 4 }).packets), [7]);
+  equal(where(), 5);
   deepEqual(client.send(UP(6)).map(({ dst }) => dst), [0]);
+});
+
+Deno.test("Sealed opens nothing that was sealed with another algorithm", () => {
+  const { client } = pair({ aead: "aes-256-gcm" });
+  const { server } = pair();
+  deepEqual(server.receive(...client.send(UP(1))).packets, []);
+  deepEqual(server.stats.dropped, { [SealedDrop.NotAuthentic]: 1 });
 });
 
 Deno.test("Sealed works over an end without outer addresses", () => {
@@ -447,9 +464,11 @@ Deno.test("Sealed adds and removes peers while it runs; a removed peer's datagra
   const up = ann.send(UP(1), UP(2));
   deepEqual(numbers(server.receive(up[0]!).packets), [1]);
   deepEqual([server.sealed.peers.byNumber(added.number), server.sealed.peers.size], [added, 1]);
+  server.receive({ ...ann.send(UP(3))[0]!, src: 8 });
   ok(server.sealed.remove("ann") && !server.sealed.remove("ann"));
   deepEqual(server.receive(up[1]!).packets, []);
   equal(server.stats.dropped[SealedDrop.UnknownKey], 1);
+  equal(server.stats.counters.roamed, 1);
   for (const machine of [client, server, ann]) machine.sealed.close();
   equal(OPEN_KEYS.size, open);
 });
