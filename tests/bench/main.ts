@@ -2,6 +2,7 @@
 
 // @ts-types="../../runtime/script/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
+import { benchCrypto } from "./crypto.ts";
 import { buildPeers } from "./peers.ts";
 import { benchLatency } from "./latency.ts";
 import { benchParking } from "./parking.ts";
@@ -26,6 +27,7 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
   stages: benchStages,
   toolbox: benchToolbox,
   wintun: benchWintun,
+  crypto: benchCrypto,
 };
 
 const USAGE = `Usage: deno task bench NAME [flags]
@@ -40,6 +42,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
   toolbox   what each of the toolbox's stages adds to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
+  crypto    what sealing and opening a packet costs with each cryptographic library; needs no privilege
   build     compiles the peers, which takes a minute; needs gcc, Go, Rust, each for its own
 
   --json       the last line of the output is the result as one JSON object
