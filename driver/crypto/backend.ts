@@ -47,6 +47,25 @@ export interface Backend {
   ): Cipher;
 }
 
+/** A key for a library in JavaScript, which gets it with each packet. */
+export abstract class HeldKey implements Cipher {
+  protected readonly key: Uint8Array;
+  protected readonly seals: boolean;
+  protected readonly memory: Uint8Array<ArrayBuffer>;
+
+  constructor(key: Uint8Array, seals: boolean, memory: Uint8Array<ArrayBuffer>) {
+    this.key = key.slice();
+    this.seals = seals;
+    this.memory = memory;
+  }
+
+  abstract run(...args: Parameters<Cipher["run"]>): boolean;
+
+  close(): void {
+    this.key.fill(0);
+  }
+}
+
 /** Copies bytes that a key is made of. */
 function copyOf(name: string, value: unknown, length: number, use = ""): Uint8Array<ArrayBuffer> {
   const bytes = plainBytes(name, value);

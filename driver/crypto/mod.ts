@@ -6,7 +6,7 @@
 
 import { hkdfSync, timingSafeEqual } from "node:crypto";
 import { checkOption } from "../../lib/core/options.ts";
-import type { AeadName, Cryptography, NonceLayout, OpeningKey, SealingKey } from "../../lib/vpn/aead.ts";
+import type { AeadName, Cryptography } from "../../lib/vpn/aead.ts";
 import { errorMessage } from "../error.ts";
 import { type Backend, LibraryOpeningKey, LibrarySealingKey } from "./backend.ts";
 import { AEADS, type BackendName, BACKENDS, backendsOf, chooseBackends } from "./choice.ts";
@@ -43,8 +43,7 @@ export type { BackendName } from "./choice.ts";
  * ```
  */
 export async function openCryptography(backend?: BackendName): Promise<Cryptography> {
-  const names = Object.keys(BACKENDS) as BackendName[];
-  if (backend !== undefined) checkOption("open cryptography", "backend", backend, names);
+  if (backend !== undefined) checkOption("open cryptography", "backend", backend, Object.keys(BACKENDS));
   const { chosen, failures } = await chooseBackends(
     backend === undefined ? backendsOf(Deno.build.os) : [backend],
   );
@@ -61,18 +60,10 @@ export async function openCryptography(backend?: BackendName): Promise<Cryptogra
   };
   return {
     name: [...new Set([...chosen.values()].map(({ name }) => name))].join(", "),
-    sealingKey: (
-      aead: AeadName,
-      key: Uint8Array,
-      nonce: NonceLayout,
-      memory: Uint8Array<ArrayBuffer>,
-    ): SealingKey => new LibrarySealingKey(backendFor(aead), aead, key, nonce, memory),
-    openingKey: (
-      aead: AeadName,
-      key: Uint8Array,
-      nonce: NonceLayout,
-      memory: Uint8Array<ArrayBuffer>,
-    ): OpeningKey => new LibraryOpeningKey(backendFor(aead), aead, key, nonce, memory),
+    sealingKey: (aead, key, nonce, memory) =>
+      new LibrarySealingKey(backendFor(aead), aead, key, nonce, memory),
+    openingKey: (aead, key, nonce, memory) =>
+      new LibraryOpeningKey(backendFor(aead), aead, key, nonce, memory),
     hkdf: (secret, salt, info, length) => new Uint8Array(hkdfSync("sha256", secret, salt, info, length)),
     random(bytes) {
       // getRandomValues() fills at most 65,536 bytes.

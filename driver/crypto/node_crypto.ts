@@ -2,7 +2,7 @@
 
 import { createCipheriv, createDecipheriv } from "node:crypto";
 import { type AeadName, TAG_LENGTH } from "../../lib/vpn/aead.ts";
-import type { Backend, Cipher } from "./backend.ts";
+import { type Backend, HeldKey } from "./backend.ts";
 
 /** Returns the back end. */
 export function openNodeCrypto(): Backend {
@@ -13,18 +13,13 @@ export function openNodeCrypto(): Backend {
 }
 
 /** A key; each packet makes a cipher object of node:crypto. */
-class NodeCipher implements Cipher {
+class NodeCipher extends HeldKey {
   // The types know the algorithm of RFC 8439 under this name, and treat all three alike.
   readonly #aead: "chacha20-poly1305";
-  readonly #key: Uint8Array;
-  readonly #seals: boolean;
-  readonly #memory: Uint8Array<ArrayBuffer>;
 
   constructor(aead: AeadName, key: Uint8Array, seals: boolean, memory: Uint8Array<ArrayBuffer>) {
+    super(key, seals, memory);
     this.#aead = aead as "chacha20-poly1305";
-    this.#key = key.slice();
-    this.#seals = seals;
-    this.#memory = memory;
   }
 
   run(
@@ -35,20 +30,20 @@ class NodeCipher implements Cipher {
     aad: number,
     aadLength: number,
   ): boolean {
-    const memory = this.#memory;
-    const size = this.#seals ? length : length - TAG_LENGTH;
+    const memory = this.memory;
+    const size = this.seals ? length : length - TAG_LENGTH;
     const input = memory.subarray(source, source + size);
     const data = memory.subarray(aad, aad + aadLength);
     const options = { authTagLength: TAG_LENGTH };
-    if (this.#seals) {
-      const cipher = createCipheriv(this.#aead, this.#key, nonce, options);
+    if (this.seals) {
+      const cipher = createCipheriv(this.#aead, this.key, nonce, options);
       cipher.setAAD(data, { plaintextLength: size });
       memory.set(cipher.update(input), target);
       cipher.final();
       memory.set(cipher.getAuthTag(), target + size);
       return true;
     }
-    const decipher = createDecipheriv(this.#aead, this.#key, nonce, options);
+    const decipher = createDecipheriv(this.#aead, this.key, nonce, options);
     decipher.setAuthTag(memory.slice(source + size, source + length));
     decipher.setAAD(data, { plaintextLength: size });
     const plain = decipher.update(input);
@@ -59,9 +54,5 @@ class NodeCipher implements Cipher {
     }
     memory.set(plain, target);
     return true;
-  }
-
-  close(): void {
-    this.#key.fill(0);
   }
 }

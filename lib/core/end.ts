@@ -70,7 +70,7 @@ export interface TunnelEnd extends Disposable {
   mtuFor?(packet: Packet): number;
   /** Kind of payload: IP packets, or any bytes, which get no fragmentation and no ICMP errors. @default {"ip"} */
   readonly payload?: "ip" | "any";
-  /** Waits for the other side to connect; a VPN protocol over it then listens, too. @default {false} */
+  /** Waits for the other side to connect, so that a VPN protocol over it listens as well. @default {false} */
   readonly listens?: boolean;
   /** Accepts super-packets; for an end without offload they are segmented. @default {false} */
   readonly offload?: boolean;
@@ -149,6 +149,34 @@ export interface Transport extends TunnelEnd {
   readonly overhead: number;
   /** Maximum length of a packet that currently passes unfragmented (bytes). */
   readonly pathMtu: number;
+}
+
+/** A descriptor of an end below, for an end that runs over it. */
+class WaitBelow implements EndWait {
+  readonly #wait: EndWait;
+  readonly #isFull: () => boolean;
+
+  constructor(wait: EndWait, isFull: () => boolean) {
+    this.#wait = wait;
+    this.#isFull = isFull;
+  }
+
+  get waitable(): Waitable | undefined {
+    return this.#wait.waitable;
+  }
+
+  get isFull(): boolean {
+    return this.#wait.isFull ?? this.#isFull();
+  }
+}
+
+/**
+ * Returns the descriptors of an end below, for an end that runs over it.
+ *
+ * @param isFull Reports whether packets wait for the end below.
+ */
+export function waitsBelow(end: TunnelEnd, isFull: () => boolean): readonly EndWait[] {
+  return end.waits.map((wait) => new WaitBelow(wait, isFull));
 }
 
 /**

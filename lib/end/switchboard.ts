@@ -14,7 +14,7 @@ import {
   PacketQueue,
   type TunnelEnd,
 } from "../core/mod.ts";
-import { checkEnd } from "../core/end.ts";
+import { checkEnd, waitsBelow } from "../core/end.ts";
 import { checkOption, gotValue } from "../core/options.ts";
 import { writeTo } from "../core/write_to.ts";
 
@@ -128,16 +128,7 @@ export class Switchboard implements TunnelEnd {
     this.name = ends.map(({ name }) => name).join(", ");
     this.offload = ends.every(({ offload }) => offload === true);
     this.#queues = ends.map((end) => new EndQueue(end));
-    this.waits = this.#queues.flatMap((queue) =>
-      queue.end.waits.map((wait) => ({
-        get waitable() {
-          return wait.waitable;
-        },
-        get isFull() {
-          return wait.isFull ?? queue.isFull;
-        },
-      }))
-    );
+    this.waits = this.#queues.flatMap((queue) => waitsBelow(queue.end, () => queue.isFull));
   }
 
   /** Returns the MTU of the packet's destination; `Infinity` if it has none. */

@@ -10,7 +10,7 @@
  */
 
 import { errorMessage } from "../../driver/error.ts";
-import { checkEnd } from "../../lib/core/end.ts";
+import { checkEnd, waitsBelow } from "../../lib/core/end.ts";
 import {
   Direction,
   type EndHost,
@@ -187,15 +187,10 @@ export class VpnEnd implements TunnelEnd {
     this.offload = segmented !== true;
     this.#protocol = protocol;
     this.#end = over;
-    const isFull = () => this.#attached !== undefined && this.#attached.pipeline.waitingForFar > 0;
-    this.waits = over.waits.map((wait) => ({
-      get waitable() {
-        return wait.waitable;
-      },
-      get isFull() {
-        return wait.isFull ?? isFull();
-      },
-    }));
+    this.waits = waitsBelow(
+      over,
+      () => this.#attached !== undefined && this.#attached.pipeline.waitingForFar > 0,
+    );
   }
 
   /** Maximum packet length (bytes); `undefined` if the end below has no limit. */
