@@ -1,4 +1,4 @@
-/** `crypto`: what it costs to seal and open a packet with each cryptographic library, beside `openssl speed`. */
+/** `crypto`: cost of sealing and opening a packet with each cryptographic library, beside `openssl speed`. */
 
 import { type AeadName, type BackendName, openCryptography } from "@warren/tunnel/cryptography";
 import { ratio, summarize } from "./measure.ts";
@@ -139,7 +139,7 @@ async function prepare(backend: BackendName): Promise<Bench> {
   return { name, figures: {}, runs };
 }
 
-/** What OpenSSL says that its own loop takes. */
+/** Times that `openssl speed` reports for its own loop. */
 async function speed(aead: AeadName): Promise<number> {
   const args = ["speed", "-seconds", "1", "-bytes", `${PACKET_BYTES}`, "-aead", "-evp", aead];
   const { code, stdout, stderr } = await new Deno.Command("openssl", { args }).output();

@@ -24,7 +24,7 @@ export interface EndPair {
   readonly least?: number;
   /** Whether an end fails when the other one is closed. */
   readonly failsWithPeer: boolean;
-  /** Whether an end keeps packets until the other side is read. @default {false} */
+  /** True if an end keeps packets until the other side is read. @default {false} */
   readonly keeps?: boolean;
   /** How many packets an overload tries: more than both sides hold, and no more than the system holds. @default {3000} */
   readonly overload?: number;
